@@ -1,0 +1,40 @@
+//! Compiles the C++ shim against libtorch's headers and links libtorch so that the binary finds it by rpath.
+use std::path::{Path, PathBuf};
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/ffi/shim.cpp");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    let lib = PathBuf::from(
+        std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names libtorch's lib directory; run scripts/setup"),
+    );
+    let root = lib.parent().expect("libtorch/lib has a parent");
+    compile_shim(root);
+    link(&lib);
+}
+
+fn compile_shim(root: &Path) {
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        .warnings(false)
+        .include(root.join("include"))
+        .include(root.join("include/torch/csrc/api/include"))
+        .file("src/ffi/shim.cpp")
+        .compile("collimate_shim");
+}
+
+fn link(lib: &Path) {
+    let cuda = lib.join("libtorch_cuda.so").exists();
+    println!("cargo:rustc-env=COLLIMATE_CUDA_BUILD={}", if cuda { "yes" } else { "no" });
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    for arg in [format!("-Wl,-rpath,{}", lib.display()), "-Wl,--no-as-needed".into(), "-ltorch".into()] {
+        println!("cargo:rustc-link-arg={arg}");
+    }
+    if cuda {
+        // Nothing in our objects names a CUDA symbol, so the linker would drop it as unneeded and no GPU would be seen.
+        println!("cargo:rustc-link-arg=-ltorch_cuda");
+    }
+    println!("cargo:rustc-link-arg=-Wl,--as-needed");
+}
