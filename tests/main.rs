@@ -1,2 +1,5 @@
 //! x
+mod golden_losses;
+mod golden_tokenizer;
+mod support;
 mod tokenizer;
