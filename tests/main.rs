@@ -1,2 +1,3 @@
 //! x
+mod data;
 mod tokenizer;
