@@ -130,6 +130,14 @@ impl Tokenizer {
         self.encode_bare(text)
     }
 
+    /// [`encode_continuation`](Self::encode_continuation) for many texts, in order.
+    pub fn encode_continuation_batch(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
+        if self.marks_start {
+            return texts.iter().map(|text| self.encode_continuation(text)).collect();
+        }
+        self.encode_batch_bare(texts)
+    }
+
     /// Text of the ids; `skip_special` leaves special tokens out.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! x
+mod data;
 mod golden_losses;
 mod golden_tokenizer;
 mod support;
