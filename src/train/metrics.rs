@@ -47,7 +47,9 @@ impl StepFigures {
         let mut values = Vec::with_capacity(self.0.len());
         for (name, metric) in self.0 {
             let value = match metric {
-                Metric::Mean { sum, weight } => sum.f_div_scalar(weight.max(f64::MIN_POSITIVE))?,
+                // A mean over nothing (a batch of ties has no right answer) is not logged.
+                Metric::Mean { weight: 0.0, .. } => continue,
+                Metric::Mean { sum, weight } => sum.f_div_scalar(weight)?,
                 Metric::Min(value) | Metric::Max(value) => value,
             };
             values.push((name, value));
