@@ -1,3 +1,4 @@
 //! x
 mod data;
+mod hub;
 mod tokenizer;
