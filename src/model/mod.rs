@@ -6,9 +6,12 @@
 mod attention;
 mod backbone;
 mod cache;
+pub mod device;
+pub mod fingerprint;
 mod gpt2;
 mod head;
 mod hf_config;
+mod init;
 mod input;
 mod linear;
 mod llama;

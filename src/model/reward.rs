@@ -157,15 +157,20 @@ impl RewardModel {
         &self.base
     }
 
-    /// Turns the reward r into `gain * r + bias`, inside the weights and the bias.
+    /// [`RewardModel::save_pretrained`] of the model whose reward is `gain * r + bias`: the gain is folded into
+    /// `score.weight`, the bias stands in config.json. This model stays as it is.
     ///
     /// # Errors
-    /// [`Error::Torch`] where libtorch refuses.
-    pub fn fold_normalisation(&mut self, gain: f64, bias: f64) -> Result<()> {
+    /// As [`RewardModel::save_pretrained`].
+    pub fn save_normalised(&self, dir: &Path, kind: Kind, ids: &SpecialIds, gain: f64, bias: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let _ = self.weight.f_mul_scalar_(gain)?;
-        self.head.bias = gain * self.head.bias + bias;
-        Ok(())
+        let head = RewardHead { bias: gain * self.head.bias + bias, ..self.head };
+        let original = self.weight.copy();
+        let mut weight = self.weight.shallow_clone();
+        let _ = weight.f_mul_scalar_(gain)?;
+        let saved = save::reward(&self.base, &head, dir, kind, ids);
+        weight.f_copy_(&original)?;
+        saved
     }
 
     /// Writes `config.json` and `model.safetensors` into `dir`, which must exist. With last-token pooling transformers
