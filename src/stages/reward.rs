@@ -22,7 +22,7 @@ impl Batch for PairBatch {
     }
 
     fn tokens(&self) -> u64 {
-        self.flat.len() as u64
+        self.flat.row_tokens() as u64
     }
 
     fn rows(&self) -> Vec<String> {

@@ -23,7 +23,7 @@ impl Batch for SftBatch {
     }
 
     fn tokens(&self) -> u64 {
-        self.rows.flat.len() as u64
+        self.rows.flat.row_tokens() as u64
     }
 
     fn rows(&self) -> Vec<String> {
