@@ -146,7 +146,10 @@ fn check(model: &CausalLm, prompts: &[Vec<i64>], options: &GenerateOptions) -> R
     let context = model.dims().context;
     for (i, prompt) in prompts.iter().enumerate() {
         if prompt.is_empty() {
-            return Err(Error::usage(format!("prompt {} is empty", i + 1), "give at least one token, BOS for instance"));
+            return Err(Error::usage(
+                format!("prompt {} is empty", i + 1),
+                "give at least one token, BOS for instance",
+            ));
         }
         let needed = (prompt.len() + options.max_new_tokens) as i64;
         if needed > context {

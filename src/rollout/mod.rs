@@ -1,6 +1,3 @@
-//! Sampling completions from a model. Owns decoding; must not import `train` or `stages`.
-mod generate;
+//! Rollouts: sampling from a policy. Owns decoding; must not import `train` or `stages`.
+pub mod generate;
 pub mod sampling;
-
-pub use generate::{GenerateOptions, generate};
-pub use sampling::Sampling;

@@ -61,7 +61,10 @@ pub fn sample(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<
     sampling.validate()?;
     let (rows, _) = logits.size2()?;
     if uniforms.len() as i64 != rows {
-        return Err(Error::usage("one uniform number a row is needed", "this is a fault of the program; please report it"));
+        return Err(Error::usage(
+            "one uniform number a row is needed",
+            "this is a fault of the program; please report it",
+        ));
     }
     let uniforms = Tensor::f_from_slice(uniforms)?.f_to_device(logits.device())?.f_unsqueeze(1)?;
     // Summed in float64: over 50,000 tokens float32 sums would shift probabilities by about 1e-6.
@@ -79,11 +82,8 @@ pub fn sample(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<
 /// [`Error::Torch`] when memory is short.
 pub fn probabilities(logits: &Tensor, sampling: &Sampling) -> Result<Tensor> {
     let vocab = logits.size2()?.1;
-    let mut scaled = if sampling.temperature == 1.0 {
-        logits.shallow_clone()
-    } else {
-        logits.f_div_scalar(sampling.temperature)?
-    };
+    let mut scaled =
+        if sampling.temperature == 1.0 { logits.shallow_clone() } else { logits.f_div_scalar(sampling.temperature)? };
     let top_k = i64::try_from(sampling.top_k).unwrap_or(vocab);
     if (1..vocab).contains(&top_k) {
         let kth = scaled.f_topk(top_k, -1, true, true)?.0.f_narrow(-1, -1, 1)?;
