@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
 use super::weights::Weights;
@@ -231,9 +232,22 @@ fn initial(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         Init::Zeros => Tensor::f_zeros(shape, options)?,
         Init::Ones => Tensor::f_ones(shape, options)?,
         Init::Normal { std } => {
-            let seed = seed::derive(seed, &format!("init:{name}"), &[]);
-            tch::manual_seed((seed >> 1) as i64);
-            Tensor::f_empty(shape, options)?.f_normal_(0.0, std)?
+            let values = normal(seed, name, shape.iter().product(), std);
+            Tensor::f_from_slice(&values)?.f_view(shape)?
         }
     })
+}
+
+/// Normal numbers by Box and Muller's transform, not from libtorch's generator, whose state all threads share.
+fn normal(seed: u64, name: &str, count: i64, std: f64) -> Vec<f32> {
+    let mut rng = seed::rng(seed, &format!("init:{name}"), &[]);
+    let mut values = Vec::with_capacity(count as usize + 1);
+    while values.len() < count as usize {
+        // 1 - u lies in (0, 1], so that the logarithm is finite.
+        let radius = std * (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
+        values.extend([(radius * cos) as f32, (radius * sin) as f32]);
+    }
+    values.truncate(count as usize);
+    values
 }

@@ -157,29 +157,24 @@ impl RewardModel {
         &self.base
     }
 
-    /// [`RewardModel::save_pretrained`] of the model whose reward is `gain * r + bias`: the gain is folded into
-    /// `score.weight`, the bias stands in config.json. This model stays as it is.
-    ///
-    /// # Errors
-    /// As [`RewardModel::save_pretrained`].
-    pub fn save_normalised(&self, dir: &Path, kind: Kind, ids: &SpecialIds, gain: f64, bias: f64) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        let head = RewardHead { bias: gain * self.head.bias + bias, ..self.head };
-        let original = self.weight.copy();
-        let mut weight = self.weight.shallow_clone();
-        let _ = weight.f_mul_scalar_(gain)?;
-        let saved = save::reward(&self.base, &head, dir, kind, ids);
-        weight.f_copy_(&original)?;
-        saved
-    }
-
     /// Writes `config.json` and `model.safetensors` into `dir`, which must exist. With last-token pooling transformers
     /// reads them as a sequence classifier with one label (whose logit lacks the bias); with summed pooling it refuses.
     ///
     /// # Errors
     /// [`Error::Io`] where writing fails.
     pub fn save_pretrained(&self, dir: &Path, save_dtype: Kind, ids: &SpecialIds) -> Result<()> {
-        save::reward(&self.base, &self.head, dir, save_dtype, ids)
+        save::reward(&self.base, &self.head, None, dir, save_dtype, ids)
+    }
+
+    /// [`RewardModel::save_pretrained`] of the model whose reward is `gain * r + bias`: the gain is folded into
+    /// `score.weight`, the bias stands in config.json. This model stays as it is.
+    ///
+    /// # Errors
+    /// As [`RewardModel::save_pretrained`].
+    pub fn save_normalised(&self, dir: &Path, save_dtype: Kind, ids: &SpecialIds, gain: f64, bias: f64) -> Result<()> {
+        let head = RewardHead { bias: gain * self.head.bias + bias, ..self.head };
+        let weight = self.weight.f_detach()?.f_mul_scalar(gain)?;
+        save::reward(&self.base, &head, Some((SCORE, &weight)), dir, save_dtype, ids)
     }
 }
 

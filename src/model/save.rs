@@ -41,8 +41,16 @@ pub(super) fn causal_lm(model: &Model, dir: &Path, kind: Kind, ids: &SpecialIds)
 }
 
 /// Saves a reward model; `pad_token_id` is the tokenizer's pad where that differs from EOS, else null: transformers
-/// takes the reward at the last token that is not pad, and a completion's EOS must count.
-pub(super) fn reward(model: &Model, head: &RewardHead, dir: &Path, kind: Kind, ids: &SpecialIds) -> Result<()> {
+/// takes the reward at the last token that is not pad, and a completion's EOS must count. `instead` takes the place of
+/// the parameter of that name.
+pub(super) fn reward(
+    model: &Model,
+    head: &RewardHead,
+    instead: Option<(&str, &Tensor)>,
+    dir: &Path,
+    kind: Kind,
+    ids: &SpecialIds,
+) -> Result<()> {
     let mut config = common(model, kind, ids)?;
     let mut ours = json!({"bias": head.bias, "pooling": head.pooling.name(), "append_eos": head.append_eos});
     let architecture = match (&model.config.family, head.pooling) {
@@ -61,7 +69,8 @@ pub(super) fn reward(model: &Model, head: &RewardHead, dir: &Path, kind: Kind, i
     config.insert("problem_type".into(), json!("regression"));
     config.insert("collimate".into(), ours);
     write_json(&dir.join("config.json"), config)?;
-    write_weights(model.params.iter(), dir, kind)
+    let replaced = |(name, tensor)| instead.filter(|(other, _)| *other == name).unwrap_or((name, tensor));
+    write_weights(model.params.iter().map(replaced), dir, kind)
 }
 
 /// What both have: the keys as they were read, the saved type, the special ids.

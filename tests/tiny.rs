@@ -1,0 +1,74 @@
+//! Tiny random models of both families for the tests of models and rollouts.
+use std::path::Path;
+
+use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput};
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+pub const TRAINABLE: LoadOptions = LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: true };
+pub const FROZEN: LoadOptions = LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: false };
+pub const VOCAB: i64 = 41;
+
+/// Shapes with nothing accidentally equal: 3 heads of 8, an inner width that is not 4 D.
+pub fn gpt2() -> Value {
+    json!({"model_type": "gpt2", "vocab_size": VOCAB, "n_positions": 64, "n_embd": 24, "n_layer": 2, "n_head": 3,
+           "n_inner": 52, "initializer_range": 0.2})
+}
+
+/// Grouped-query attention, head_dim that is not D / heads, untied.
+pub fn llama() -> Value {
+    json!({"model_type": "llama", "vocab_size": VOCAB, "hidden_size": 20, "intermediate_size": 36,
+           "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+           "max_position_embeddings": 64, "rope_theta": 1000.0, "attention_bias": true, "initializer_range": 0.25,
+           "tie_word_embeddings": false})
+}
+
+pub fn config(value: Value) -> HfConfig {
+    let Value::Object(map) = value else { panic!("an object") };
+    HfConfig::parse(map, Path::new("config.json")).unwrap()
+}
+
+pub fn model(value: Value, options: &LoadOptions) -> CausalLm {
+    CausalLm::from_config(config(value), 7, options).unwrap()
+}
+
+/// Both families.
+pub fn families() -> [CausalLm; 2] {
+    [model(gpt2(), &TRAINABLE), model(llama(), &TRAINABLE)]
+}
+
+/// Ids that look random and are the same every time.
+pub fn ids(length: usize, salt: i64) -> Vec<i64> {
+    (0..length as i64).map(|i| (i * i * 7 + i * 13 + salt * 29 + 3) % VOCAB).collect()
+}
+
+/// Logits of all tokens.
+pub fn logits(model: &CausalLm, input: &ModelInput) -> Tensor {
+    model.logits(&model.hidden_states(input, None).unwrap()).unwrap()
+}
+
+/// Largest absolute difference.
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    f64::try_from((a.detach() - b.detach()).abs().max()).unwrap()
+}
+
+/// Gradients of a weighted sum of `logits`, by parameter, after clearing older ones.
+pub fn gradients(model: &CausalLm, loss: &Tensor) -> Vec<(String, Tensor)> {
+    for (_, tensor) in model.params().iter() {
+        let _ = tensor.grad().defined().then(|| tensor.grad().zero_());
+    }
+    loss.backward();
+    model.params().iter().map(|(name, tensor)| (name.to_owned(), tensor.grad().copy())).collect()
+}
+
+/// Asserts that two sets of gradients agree to `tolerance` of each tensor's norm.
+pub fn assert_gradients(a: &[(String, Tensor)], b: &[(String, Tensor)], tolerance: f64) {
+    assert_eq!(a.len(), b.len());
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        let norm = f64::try_from(b.norm()).unwrap();
+        assert!(norm > 0.0, "{name} has no gradient");
+        let off = f64::try_from((a - b).norm()).unwrap();
+        assert!(off <= tolerance * norm + 1e-6, "{name}: off by {off} of {norm}");
+    }
+}
