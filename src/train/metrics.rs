@@ -28,16 +28,20 @@ impl StepFigures {
     /// Takes in a micro-batch's figures.
     pub fn add(&mut self, metrics: Vec<(&'static str, Metric)>) -> Result<()> {
         for (name, new) in metrics {
-            let combined = match (self.0.swap_remove(name), new) {
-                (None, new) => new,
-                (Some(Metric::Mean { sum, weight }), Metric::Mean { sum: more, weight: added }) => {
-                    Metric::Mean { sum: sum.f_add(&more)?, weight: weight + added }
-                }
-                (Some(Metric::Min(old)), Metric::Min(new)) => Metric::Min(old.f_minimum(&new)?),
-                (Some(Metric::Max(old)), Metric::Max(new)) => Metric::Max(old.f_maximum(&new)?),
-                _ => panic!("metric {name} changed its kind within a step"),
+            // In place: the order of names must not depend on the number of micro-batches.
+            let Some(old) = self.0.get_mut(name) else {
+                self.0.insert(name, new);
+                continue;
             };
-            self.0.insert(name, combined);
+            match (old, new) {
+                (Metric::Mean { sum, weight }, Metric::Mean { sum: more, weight: added }) => {
+                    *sum = sum.f_add(&more)?;
+                    *weight += added;
+                }
+                (Metric::Min(old), Metric::Min(new)) => *old = old.f_minimum(&new)?,
+                (Metric::Max(old), Metric::Max(new)) => *old = old.f_maximum(&new)?,
+                _ => panic!("metric {name} changed its kind within a step"),
+            }
         }
         Ok(())
     }
