@@ -1,4 +1,5 @@
 //! Model directories: what is saved is read back, and what does not fit is refused by name.
+#![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -116,10 +117,12 @@ fn shards_load_and_stay_within_the_directory() {
     }
 }
 
+type Change = dyn Fn(&mut Vec<(String, Tensor)>);
+
 #[test]
 fn tensors_that_do_not_fit_are_named() {
     let (dir, tensors) = saved();
-    let changed = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+    let changed = |change: &Change| {
         let mut list = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         change(&mut list);
         rewrite(dir.path(), &list);

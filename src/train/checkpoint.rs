@@ -5,7 +5,6 @@ use super::optimizer::AdamW;
 use super::state::TrainerState;
 use crate::error::{Error, Result};
 use crate::tensors;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -20,7 +19,7 @@ pub fn save(run: &Path, artifact: &dyn Artifact, optimizer: &AdamW, state: &Trai
         artifact.save(dir, true)?;
         let moments = optimizer.state();
         let named = moments.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        tensors::write(&dir.join(OPTIMIZER_FILE), named, HashMap::from([("format".into(), "pt".into())]))?;
+        tensors::write(&dir.join(OPTIMIZER_FILE), named, None, tensors::pt_metadata())?;
         state.write(dir)
     })?;
     prune(run, keep)
@@ -61,6 +60,17 @@ pub fn newest_whole(run: &Path) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+
+/// Removes checkpoints of later steps than `step`: broken ones that were passed over. Left there they would count as the
+/// newest, and whole ones would be pruned for them.
+pub fn remove_after(run: &Path, step: u64) -> Result<()> {
+    for later in list(run)?.into_iter().filter(|later| *later > step) {
+        let path = path_of(run, later);
+        tracing::warn!("removing {}, which is broken", path.display());
+        durable::remove_dir(&path)?;
+    }
+    Ok(())
 }
 
 /// Reads the moments of a checkpoint into `optimizer`.

@@ -20,6 +20,9 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 pub const TIMING_FIELDS: &[&str] =
     &["step_seconds", "tokens_per_second", "peak_memory_mb", "train_runtime", "eval_runtime"];
 
+/// What only the last line of a run has: the seconds from the first row encoded to the last update.
+pub const CLOSING_FIELD: &str = "train_runtime";
+
 /// One step's figures, combined over its micro-batches; still on the device.
 #[derive(Default)]
 pub struct StepFigures(IndexMap<&'static str, Metric>);
@@ -107,8 +110,8 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log of `run`, keeping only lines up to `step` (0: a new log), and writes the events file anew from
-    /// the kept lines, so that neither has a missing or doubled step after a resume.
+    /// Opens the log of `run`, keeping only lines up to `step` (0: a new log) and no closing line, and writes the events
+    /// file anew from the kept lines, so that neither has a missing or doubled line after a resume.
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join(METRICS_FILE);
         let kept = if step == 0 { Vec::new() } else { kept_lines(&path, step)? };
@@ -163,7 +166,8 @@ fn kept_lines(path: &Path, step: u64) -> Result<Vec<String>> {
     };
     let belongs = |line: &&str| {
         let record: Option<Value> = serde_json::from_str(line).ok();
-        record.and_then(|r| r["step"].as_u64()).is_some_and(|s| s <= step)
+        // A process killed between its closing line and the final model left one: this run will write its own.
+        record.is_some_and(|r| r["step"].as_u64().is_some_and(|s| s <= step) && r.get(CLOSING_FIELD).is_none())
     };
     Ok(text.lines().filter(belongs).map(str::to_owned).collect())
 }
