@@ -12,14 +12,15 @@ use tch::{Device, Kind, Tensor};
 /// Tensors by name, in order.
 pub type TensorMap = IndexMap<String, Tensor>;
 
-/// A tensor on its way into a file: copied to the CPU one at a time.
-struct Outgoing {
-    tensor: Tensor,
+/// A tensor on its way into a file: converted when its turn comes, so that one copy at a time is in memory.
+struct Outgoing<'a> {
+    tensor: &'a Tensor,
+    kind: Kind,
     dtype: Dtype,
     shape: Vec<usize>,
 }
 
-impl View for Outgoing {
+impl View for Outgoing<'_> {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -29,39 +30,51 @@ impl View for Outgoing {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let tensor = self.tensor.detach().to_device(Device::Cpu).contiguous();
-        let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let mut data = vec![0u8; bytes];
-        // tch copies elements in the tensor's own kind; the buffer is sized for exactly that.
-        tensor.copy_data_u8(&mut data, tensor.numel());
-        Cow::Owned(data)
+        let _guard = tch::no_grad_guard();
+        let tensor = self.tensor.to_kind(self.kind).to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; self.data_len()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        Cow::Owned(bytes)
     }
 
     fn data_len(&self) -> usize {
-        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+        self.tensor.numel() * self.kind.elt_size_in_bytes()
     }
 }
 
-/// Writes tensors as safetensors with metadata and fsyncs the file.
+/// Writes named tensors as safetensors, in kind `kind` or each in its own, with metadata, and fsyncs the file.
+///
+/// The caller writes into a temporary directory and renames it: this alone replaces no file safely.
 ///
 /// # Errors
 /// A kind that the format lacks here, or an input/output error.
 pub fn write<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    kind: Option<Kind>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let mut outgoing = Vec::new();
     for (name, tensor) in tensors {
-        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
-            Error::tensor(path, name, format!("has kind {:?}", tensor.kind()), "only float and int64 tensors are saved")
+        let kind = kind.unwrap_or(tensor.kind());
+        let dtype = dtype_of(kind).ok_or_else(|| {
+            let remedy = "save as float32, bfloat16 or float16";
+            Error::tensor(path, name, format!("cannot be saved as {kind:?}"), remedy)
         })?;
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        outgoing.push((name.to_owned(), Outgoing { tensor: tensor.shallow_clone(), dtype, shape }));
+        outgoing.push((name, Outgoing { tensor, kind, dtype, shape }));
     }
-    safetensors::serialize_to_file(outgoing, Some(metadata), path).map_err(|e| write_error(path, e))?;
+    safetensors::serialize_to_file(outgoing, Some(metadata), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => Error::Io { path: path.into(), action: "write", source },
+        other => Error::file(path, format!("cannot be written: {other}"), "please report this"),
+    })?;
     let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
     file.sync_all().map_err(Error::io(path, "fsync"))
+}
+
+/// What safetensors files of PyTorch say of themselves.
+pub fn pt_metadata() -> HashMap<String, String> {
+    HashMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
 /// Reads all tensors of a safetensors file onto `device`, kinds as in the file, with the file's metadata.
@@ -91,13 +104,6 @@ pub fn read(path: &Path, device: Device) -> Result<(TensorMap, HashMap<String, S
     Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
 }
 
-fn write_error(path: &Path, error: SafeTensorError) -> Error {
-    match error {
-        SafeTensorError::IoError(source) => Error::Io { path: path.into(), action: "write", source },
-        other => Error::file(path, format!("cannot be written: {other}"), "report this"),
-    }
-}
-
 fn dtype_of(kind: Kind) -> Option<Dtype> {
     Some(match kind {
         Kind::Float => Dtype::F32,
@@ -109,7 +115,8 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
     })
 }
 
-fn kind_of(dtype: Dtype) -> Option<Kind> {
+/// libtorch's kind of a file's type, where it has one.
+pub fn kind_of(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::F32 => Kind::Float,
         Dtype::BF16 => Kind::BFloat16,

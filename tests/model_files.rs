@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use collimate::Error;
-use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput, Pooling, RewardModel, SpecialIds, weights};
+use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput, Pooling, RewardModel, SpecialIds};
+use collimate::tensors;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -31,7 +32,7 @@ fn saved() -> (tempfile::TempDir, Vec<(String, Tensor)>) {
 
 fn rewrite(dir: &Path, tensors: &[(String, Tensor)]) {
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    weights::write(&dir.join("model.safetensors"), named, Kind::Float).unwrap();
+    tensors::write(&dir.join("model.safetensors"), named, None, tensors::pt_metadata()).unwrap();
 }
 
 /// The message of a refused load; it must be a user's mistake.
@@ -96,7 +97,7 @@ fn shards_load_and_stay_within_the_directory() {
     for (n, half) in tensors.chunks(tensors.len() / 2 + 1).enumerate() {
         let file = format!("model-{n}.safetensors");
         let named = half.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        weights::write(&dir.path().join(&file), named, Kind::Float).unwrap();
+        tensors::write(&dir.path().join(&file), named, None, tensors::pt_metadata()).unwrap();
         places.extend(half.iter().map(|(name, _)| (name.clone(), file.clone())));
     }
     let index = dir.path().join("model.safetensors.index.json");

@@ -10,6 +10,7 @@ use super::hf_config::{Family, TOKEN_REWARD};
 use super::reward::{Pooling, RewardHead};
 use super::{Model, weights};
 use crate::error::{Error, Result};
+use crate::tensors;
 
 /// The tokenizer's special ids; what is None stays as the model's files had it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,7 +110,7 @@ fn set_eos(map: &mut Map<String, Value>, eos: Option<i64>) {
 }
 
 fn write_weights<'a>(params: impl Iterator<Item = (&'a str, &'a Tensor)>, dir: &Path, kind: Kind) -> Result<()> {
-    weights::write(&dir.join(weights::FILE), params, kind)
+    tensors::write(&dir.join(weights::FILE), params, Some(kind), tensors::pt_metadata())
 }
 
 fn write_json(path: &Path, map: Map<String, Value>) -> Result<()> {

@@ -1,19 +1,18 @@
-//! safetensors files: reading a model directory's weights one tensor at a time, and writing them. Owns everything about
-//! the format; knows no family. Pickles are refused, never read.
-use std::borrow::Cow;
+//! safetensors files of a model directory, read one tensor at a time. Owns shards, headers and what makes a file
+//! damaged; knows no family (writing: `tensors`). Pickles are refused, never read.
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::params::missing;
 use crate::error::{Error, Result};
 use crate::ffi;
+use crate::tensors::kind_of;
 
 /// The one-file name of the weights.
 pub const FILE: &str = "model.safetensors";
@@ -103,7 +102,8 @@ impl Weights {
             let message = format!("has shape {:?}, the model wants {shape:?}", entry.shape);
             return fail(message, "check that config.json and the weights belong together");
         }
-        let Some(kind) = kind_of(entry.dtype) else {
+        let float = |kind: &Kind| matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
+        let Some(kind) = kind_of(entry.dtype).filter(float) else {
             let message = format!("has type {:?}", entry.dtype);
             return fail(message, "save the model as float32, bfloat16 or float16");
         };
@@ -153,78 +153,10 @@ impl Weights {
 
 type Shard<'a> = (&'a String, &'a HashMap<String, String>);
 
-/// Writes named tensors to `path` as safetensors of one kind and makes them durable.
-///
-/// The caller writes into a temporary directory and renames it: this alone replaces no model safely.
-///
-/// # Errors
-/// [`Error::Io`] where writing fails, [`Error::File`] for a kind that is not float32, bfloat16 or float16.
-pub fn write<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>, kind: Kind) -> Result<()> {
-    let dtype = dtype_of(kind).ok_or_else(|| {
-        Error::file(path, format!("weights cannot be saved as {kind:?}"), "save as float32, bfloat16 or float16")
-    })?;
-    let views = tensors.map(|(name, tensor)| {
-        let shape = tensor.size().iter().map(|&size| size as usize).collect();
-        (name, Bytes { tensor, shape, kind, dtype })
-    });
-    let note = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(note), path).map_err(|error| match error {
-        SafeTensorError::IoError(source) => Error::Io { path: path.into(), action: "write", source },
-        other => Error::file(path, format!("cannot be written: {other}"), "please report this"),
-    })?;
-    let file = File::open(path).map_err(Error::io(path, "write"))?;
-    file.sync_all().map_err(Error::io(path, "write"))
-}
-
-/// A tensor as the writer wants it: converted when its turn comes, so that one copy at a time is in memory.
-struct Bytes<'a> {
-    tensor: &'a Tensor,
-    shape: Vec<usize>,
-    kind: Kind,
-    dtype: Dtype,
-}
-
-impl View for Bytes<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        let _guard = tch::no_grad_guard();
-        let tensor = self.tensor.to_kind(self.kind).to_device(Device::Cpu).contiguous();
-        let mut bytes = vec![0; self.data_len()];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        Cow::Owned(bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.tensor.numel() * self.kind.elt_size_in_bytes()
-    }
-}
-
 /// Whether all values are finite. A finite sum says so in one pass; else (it may have overflowed) each value is looked at.
 fn finite(tensor: &Tensor) -> Result<bool> {
     let sum = f64::try_from(tensor.f_sum(Kind::Float)?)?;
     Ok(sum.is_finite() || bool::try_from(tensor.f_isfinite()?.f_all()?)?)
-}
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    match dtype {
-        Dtype::F32 => Some(Kind::Float),
-        Dtype::BF16 => Some(Kind::BFloat16),
-        Dtype::F16 => Some(Kind::Half),
-        _ => None,
-    }
-}
-
-fn dtype_of(kind: Kind) -> Option<Dtype> {
-    match kind {
-        Kind::Float => Some(Dtype::F32),
-        Kind::BFloat16 => Some(Dtype::BF16),
-        Kind::Half => Some(Dtype::F16),
-        _ => None,
-    }
 }
 
 /// Tensor name to shard file, from the index.

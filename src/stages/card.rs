@@ -6,10 +6,13 @@ use crate::train::Artifact;
 use std::path::Path;
 use tch::Kind;
 
+/// Writes a model into a directory, its weights in the given kind; `true`: a checkpoint, `false`: the final model.
+pub type SaveModel<'a> = Box<dyn Fn(&Path, Kind, bool) -> Result<()> + 'a>;
+
 /// Saves a model, its tokenizer and a card; `save_model` is the model's own `save_pretrained`.
 pub struct ModelArtifact<'a> {
-    /// Writes the model into a directory, its weights in the given kind; `true`: a checkpoint, `false`: the final model.
-    pub save_model: Box<dyn Fn(&Path, Kind, bool) -> Result<()> + 'a>,
+    /// Writes the model.
+    pub save_model: SaveModel<'a>,
     /// The model's tokenizer, copied as it is.
     pub tokenizer: &'a Tokenizer,
     /// Precision of the final model.

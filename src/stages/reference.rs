@@ -124,7 +124,7 @@ impl Reference {
         let rejected = Tensor::from_slice(&values.iter().map(|v| v.1).collect::<Vec<_>>());
         let temporary = crate::train::durable::temporary_name(path);
         let metadata = HashMap::from([("fingerprint".to_owned(), self.fingerprint.clone())]);
-        tensors::write(&temporary, [("chosen", &chosen), ("rejected", &rejected)], metadata)?;
+        tensors::write(&temporary, [("chosen", &chosen), ("rejected", &rejected)], None, metadata)?;
         std::fs::rename(&temporary, path).map_err(Error::io(path, "rename into place"))
     }
 }

@@ -5,7 +5,6 @@ use super::optimizer::AdamW;
 use super::state::TrainerState;
 use crate::error::{Error, Result};
 use crate::tensors;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -20,7 +19,7 @@ pub fn save(run: &Path, artifact: &dyn Artifact, optimizer: &AdamW, state: &Trai
         artifact.save(dir, true)?;
         let moments = optimizer.state();
         let named = moments.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        tensors::write(&dir.join(OPTIMIZER_FILE), named, HashMap::from([("format".into(), "pt".into())]))?;
+        tensors::write(&dir.join(OPTIMIZER_FILE), named, None, tensors::pt_metadata())?;
         state.write(dir)
     })?;
     prune(run, keep)
