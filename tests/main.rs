@@ -1,5 +1,6 @@
 //! x
 mod data;
+mod golden_encoding;
 mod golden_losses;
 mod golden_tokenizer;
 mod support;
