@@ -1,14 +1,13 @@
 //! Compiles the C++ shim against libtorch's headers and links libtorch so that the binary finds it by rpath.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/ffi/shim.cpp");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
-    let lib = PathBuf::from(
-        std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names libtorch's lib directory; run scripts/setup"),
-    );
+    // Not through the link ./libtorch: the binary keeps the libtorch it was built with wherever the clone goes.
+    let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names libtorch's lib directory");
+    let lib = std::fs::canonicalize(&lib).unwrap_or_else(|error| panic!("{lib}: {error}; run scripts/setup"));
     let root = lib.parent().expect("libtorch/lib has a parent");
     compile_shim(root);
     link(&lib);

@@ -66,7 +66,11 @@ impl ModelConfig {
     pub fn check(&self, problems: &mut Problems, uses_reference: bool, allows_dropout: bool) {
         problems.require(!self.path.is_empty(), "model.path", "missing; name a model directory or a hub id");
         let config_without_init = self.config.is_some() && self.init == Init::Pretrained;
-        problems.require(!config_without_init, "model.config", "only read with model.init = \"config\"; set it or remove this");
+        problems.require(
+            !config_without_init,
+            "model.config",
+            "only read with model.init = \"config\"; set it or remove this",
+        );
         problems.require((0.0..1.0).contains(&self.dropout), "model.dropout", "must lie in [0, 1)");
         problems.require(
             allows_dropout || self.dropout == 0.0,
