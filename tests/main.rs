@@ -1,7 +1,8 @@
-//! x
+//! The one integration binary: libtorch links once.
 mod data;
 mod golden_encoding;
 mod golden_losses;
 mod golden_tokenizer;
+mod hub;
 mod support;
 mod tokenizer;
