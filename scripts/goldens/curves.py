@@ -9,6 +9,10 @@ What TRL 1.16 and transformers 5.23 log, as read in their sources:
   is the sum of negative log-probs over the number of label tokens of the whole update (all micro-batches), as ours;
   reward's and DPO's are means over the pairs of a micro-batch, averaged over micro-batches: the same as ours when the
   micro-batches are equally large.
+  One exception: transformers recognises models whose loss shifts labels by a class name ending in "ForCausalLM".
+  GPT2LMHeadModel's does not, so where a row's first token is a label (whole texts), `num_items_in_batch` counts it
+  although nothing predicts it, and loss and gradients are too small by that factor (not so for Llama). The run on
+  whole texts therefore gets labels that begin with -100.
 - `grad_norm`: before clipping, of the last update. `learning_rate`: the rate that update used, so the first of a run
   without warm-up is the full one and the last is lr / steps, not 0.
 - All other metrics are means over the micro-batches since the last log (each micro-batch weighs the same, however many
@@ -20,6 +24,9 @@ What TRL 1.16 and transformers 5.23 log, as read in their sources:
   before the update. `logits/chosen` and `logits/rejected` (means over the vocabulary) we do not have.
 - `num_tokens`: real tokens seen so far, prompts included; DPO and reward count the prompt of a pair twice.
 - `epoch`: updates done / updates an epoch.
+- Directions without a gradient move by rounding alone, which Adam scales up to whole steps: the key part of GPT-2's
+  c_attn.bias always (softmax does not see it), and the reward model's final norm bias, so the common offset of all
+  rewards, unless rewards are centred. They differ from machine to machine and are no reference.
 - DPO's rewards are beta * (log pi - log ref), also for ipo, whose loss alone is length-normalised.
 """
 
@@ -84,6 +91,13 @@ def run(name: str, trainer_class, config_class, model, rows: list[dict], micro: 
         write_tensors(DIRECTORY / f"{name}.safetensors", weights)
 
 
+def whole_texts(rows: list[dict]) -> list[dict]:
+    """Encoded rows whose every token but the first, which nothing predicts, is a label."""
+    known = tokenizer()
+    encoded = [known(row["prompt"] + row["completion"] + known.eos_token)["input_ids"] for row in rows]
+    return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in encoded]
+
+
 def causal() -> GPT2LMHeadModel:
     return GPT2LMHeadModel.from_pretrained(MODELS / "gpt2-tiny")
 
@@ -100,7 +114,7 @@ def make() -> None:
     run("sft-accumulated", SFTTrainer, SFTConfig, causal(), completions, micro=2, save=False)
     # Everything that the others leave at rest: other schedule, warm-up, decay, and a rate at which accuracy moves.
     run(
-        "sft-whole-text", SFTTrainer, SFTConfig, causal(), completions, completion_only_loss=False, learning_rate=2e-2,
+        "sft-whole-text", SFTTrainer, SFTConfig, causal(), whole_texts(completions), learning_rate=2e-2,
         lr_scheduler_type="cosine", warmup_steps=2, weight_decay=0.1,
     )
 
