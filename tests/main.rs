@@ -1,5 +1,9 @@
 //! The one integration binary: libtorch links once.
+mod architecture;
+mod cli;
+mod config;
 mod data;
+mod dpo_optimum;
 mod ffi;
 mod golden_curves;
 mod golden_encoding;
@@ -12,6 +16,8 @@ mod hub;
 mod model;
 mod model_files;
 mod rollout;
+mod stages;
 mod support;
 mod tiny;
 mod tokenizer;
+mod train;

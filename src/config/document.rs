@@ -8,10 +8,16 @@ pub struct Problems {
     path: PathBuf,
     text: String,
     overridden: Vec<String>,
+    /// Keys and sections of which nothing could be read: what is said of their defaults would mislead.
+    unreadable: Vec<String>,
     lines: Vec<String>,
 }
 
 impl Problems {
+    fn new(path: &Path, text: String, overridden: Vec<String>) -> Self {
+        Self { path: path.into(), text, overridden, unreadable: Vec::new(), lines: Vec::new() }
+    }
+
     /// Adds a problem at `key` ("section.key"): what is wrong and the remedy, in one line.
     pub fn at(&mut self, key: &str, message: impl std::fmt::Display) {
         let place = if self.overridden.iter().any(|k| k == key) {
@@ -25,11 +31,18 @@ impl Problems {
         self.lines.push(format!("{place}: {key}: {message}"));
     }
 
-    /// Adds a problem at `key` unless `ok`.
+    /// Adds a problem at `key` unless `ok`; not where the key's own value could not be read, which was said already.
     pub fn require(&mut self, ok: bool, key: &str, message: impl std::fmt::Display) {
-        if !ok {
+        let section = key.split('.').next().unwrap_or(key);
+        if !ok && !self.unreadable.iter().any(|bad| bad == key || bad == section) {
             self.at(key, message);
         }
+    }
+
+    /// Adds a problem with a value that cannot be read as what it should be.
+    fn unreadable(&mut self, key: &str, message: impl std::fmt::Display) {
+        self.at(key, message);
+        self.unreadable.push(key.to_owned());
     }
 }
 
@@ -50,6 +63,7 @@ impl Document {
                 Error::file(path, "no such configuration file", "give the path of a .toml file; configs/ has examples")
             }
             std::io::ErrorKind::InvalidData => Error::file(path, "not valid UTF-8", "save the file as UTF-8"),
+            std::io::ErrorKind::IsADirectory => Error::file(path, "is a directory", "give the path of a .toml file"),
             _ => Error::Io { path: path.into(), action: "read", source },
         })?;
         let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
@@ -60,7 +74,7 @@ impl Document {
         for item in overrides {
             overridden.push(apply_override(&mut table, item)?);
         }
-        Ok(Self { table, problems: Problems { path: path.into(), text, overridden, lines: Vec::new() } })
+        Ok(Self { table, problems: Problems::new(path, text, overridden) })
     }
 
     /// Refuses sections that the stage does not read.
@@ -79,7 +93,7 @@ impl Document {
             None => return T::default(),
             Some(toml::Value::Table(section)) => section,
             Some(_) => {
-                self.problems.at(name, format!("must be a section: write [{name}] and its keys below it"));
+                self.problems.unreadable(name, format!("must be a section: write [{name}] and its keys below it"));
                 return T::default();
             }
         };
@@ -95,7 +109,7 @@ impl Document {
             }
             let single = toml::Table::from_iter([(key.clone(), section[&key].clone())]);
             if let Err(error) = single.try_into::<T>() {
-                self.problems.at(&full, error.message().trim_end().replace('\n', " "));
+                self.problems.unreadable(&full, error.message().trim_end().replace('\n', " "));
                 section.remove(&key);
             }
         }

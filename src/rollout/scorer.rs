@@ -2,8 +2,7 @@
 //!
 //! Text, not ids: a reward model has its own tokenizer and its own rule for the end of a sequence.
 use super::forward::sequence_rewards;
-use crate::config::{Boundary, OnBadRow};
-use crate::data::{Actions, DataReport, EncodeOptions, Located, Sequence, encode_lm, lm_batch};
+use crate::data::{Actions, Boundary, DataReport, EncodeOptions, Located, OnBadRow, Sequence, encode_lm, lm_batch};
 use crate::error::Result;
 use crate::model::{LoadOptions, RewardModel};
 use crate::tokenizer::Tokenizer;

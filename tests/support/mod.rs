@@ -1,5 +1,7 @@
 //! Reads the reference values under tests/golden/ and compares tensors with them. Independent of the crate under test.
 #![allow(clippy::unwrap_used)]
+pub mod sandbox;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
