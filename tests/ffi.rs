@@ -1,4 +1,5 @@
 //! The C++ shim: AdamW against tch's own, norms, and errors that come back as errors.
+#![allow(clippy::unwrap_used)]
 use collimate::Error;
 use collimate::ffi::{self, AdamW};
 use tch::nn::OptimizerConfig;

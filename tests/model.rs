@@ -1,4 +1,5 @@
 //! Properties of the forward pass: flat equals padded, order and sharing change nothing, decoding equals the whole.
+#![allow(clippy::unwrap_used)]
 use collimate::Error;
 use collimate::model::{CausalLm, KvCache, LoadOptions, ModelInput, Pooling, RewardModel};
 use tch::{Device, Kind, Tensor};

@@ -1,11 +1,11 @@
 //! Model directories: what is saved is read back, and what does not fit is refused by name.
+#![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use collimate::Error;
-use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput, Pooling, RewardModel, SpecialIds};
-use collimate::tensors;
+use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput, Pooling, RewardModel, SpecialIds, weights};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -32,7 +32,7 @@ fn saved() -> (tempfile::TempDir, Vec<(String, Tensor)>) {
 
 fn rewrite(dir: &Path, tensors: &[(String, Tensor)]) {
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    tensors::write(&dir.join("model.safetensors"), named, None, tensors::pt_metadata()).unwrap();
+    weights::write(&dir.join("model.safetensors"), named, Kind::Float).unwrap();
 }
 
 /// The message of a refused load; it must be a user's mistake.
@@ -97,7 +97,7 @@ fn shards_load_and_stay_within_the_directory() {
     for (n, half) in tensors.chunks(tensors.len() / 2 + 1).enumerate() {
         let file = format!("model-{n}.safetensors");
         let named = half.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        tensors::write(&dir.path().join(&file), named, None, tensors::pt_metadata()).unwrap();
+        weights::write(&dir.path().join(&file), named, Kind::Float).unwrap();
         places.extend(half.iter().map(|(name, _)| (name.clone(), file.clone())));
     }
     let index = dir.path().join("model.safetensors.index.json");
@@ -117,10 +117,12 @@ fn shards_load_and_stay_within_the_directory() {
     }
 }
 
+type Change = dyn Fn(&mut Vec<(String, Tensor)>);
+
 #[test]
 fn tensors_that_do_not_fit_are_named() {
     let (dir, tensors) = saved();
-    let changed = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+    let changed = |change: &Change| {
         let mut list = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         change(&mut list);
         rewrite(dir.path(), &list);

@@ -1,5 +1,6 @@
 //! Generation: reproducible, independent of batching, greedy = argmax of the whole forward; sampling frequencies against
 //! the exact distribution.
+#![allow(clippy::unwrap_used)]
 use collimate::model::{CausalLm, ModelInput};
 use collimate::rollout::generate::{GenerateOptions, generate};
 use collimate::rollout::sampling::{Sampling, probabilities, sample, uniform};

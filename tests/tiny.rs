@@ -1,4 +1,5 @@
 //! Tiny random models of both families for the tests of models and rollouts.
+#![allow(clippy::unwrap_used)]
 use std::path::Path;
 
 use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput};
