@@ -39,6 +39,5 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     HF_HOME=/work/.cache/huggingface
 USER collimate
 WORKDIR /work
-VOLUME /work
 ENTRYPOINT ["collimate"]
 CMD ["--help"]
