@@ -75,7 +75,9 @@ pub enum Error {
         remedy: String,
     },
     /// A loss or gradient is not a finite number.
-    #[error("step {step}: {what} is {value}; no checkpoint was replaced; rows of the step: {rows}; lower train.learning_rate or look at these rows")]
+    #[error(
+        "step {step}: {what} is {value}; no checkpoint was replaced; rows of the step: {rows}; lower train.learning_rate or look at these rows"
+    )]
     NonFinite {
         /// The step at which it happened, from 1.
         step: u64,

@@ -20,6 +20,7 @@ pub mod model;
 pub mod rollout;
 pub mod seed;
 pub mod stages;
+pub mod tensors;
 pub mod tokenizer;
 pub mod train;
 

@@ -1,2 +1,117 @@
-//! x
-fn main() { let t = tch::Tensor::ones([2,3], (tch::Kind::Float, tch::Device::Cpu)); t.print(); }
+//! The command line: parses, sets up logging, runs one command, prints errors, exits.
+//!
+//! Exit status: 0 done, 2 a user's mistake, 1 a failure, 128 + n after signal n.
+use clap::{Args, Parser, Subcommand};
+use collimate::commands::{DtypeArg, evaluate, generate, info, score};
+use collimate::config::{DpoConfig, RewardConfig, SftConfig};
+use collimate::train::{progress, signals};
+use collimate::{Error, stages};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Aligns small language models: SFT, reward models, DPO. Hugging Face formats in and out.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+#[command(after_help = "Example:\n  collimate dpo configs/dpo.toml train.output=runs/mine dpo.beta=0.3\n\n\
+    RUST_LOG=collimate=debug shows more; errors are one line on standard error with the remedy.")]
+struct Cli {
+    /// No progress, only warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Supervised fine-tuning on texts or completions
+    #[command(after_help = "Examples:\n  collimate sft configs/sft.toml\n  \
+        collimate sft configs/sft.toml train.output=runs/a train.resume=true")]
+    Sft(StageArgs),
+    /// A Bradley-Terry reward model on preference pairs
+    #[command(after_help = "Example:\n  collimate reward configs/reward.toml reward.pooling=sum")]
+    Reward(StageArgs),
+    /// Direct preference optimization on preference pairs
+    #[command(after_help = "Example:\n  collimate dpo configs/dpo.toml model.path=gpt2 dpo.beta=0.1")]
+    Dpo(StageArgs),
+    /// Completions of prompts
+    Generate(generate::GenerateArgs),
+    /// Log-probs or rewards of rows
+    Score(score::ScoreArgs),
+    /// Loss, accuracy, reward and exact KL
+    Evaluate(evaluate::EvaluateArgs),
+    /// Versions, devices, threads
+    Info(info::InfoArgs),
+}
+
+/// A stage's configuration file and what replaces its keys.
+#[derive(Debug, Args)]
+struct StageArgs {
+    /// Configuration file; configs/ has a commented one for every stage
+    #[arg(value_name = "CONFIG.toml")]
+    config: PathBuf,
+    /// Replace keys of the file
+    #[arg(value_name = "section.key=value")]
+    overrides: Vec<String>,
+    /// Same as model.device=...
+    #[arg(long)]
+    device: Option<String>,
+    /// Same as model.dtype=...
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArg>,
+    /// Same as train.seed=...
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl StageArgs {
+    fn overrides(&self) -> Vec<String> {
+        let mut all = self.overrides.clone();
+        all.extend(self.device.as_ref().map(|device| format!("model.device={device}")));
+        all.extend(self.dtype.map(|dtype| format!("model.dtype={}", format!("{dtype:?}").to_lowercase())));
+        all.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        all
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.quiet);
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let code = error.downcast_ref::<Error>().map_or(1, Error::exit_code);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    signals::install()?;
+    match command {
+        Command::Sft(args) => stages::run::<SftConfig>(&args.config, &args.overrides())?,
+        Command::Reward(args) => stages::run::<RewardConfig>(&args.config, &args.overrides())?,
+        Command::Dpo(args) => stages::run::<DpoConfig>(&args.config, &args.overrides())?,
+        Command::Generate(args) => generate::run(args)?,
+        Command::Score(args) => score::run(args)?,
+        Command::Evaluate(args) => evaluate::run(args)?,
+        Command::Info(args) => info::run(args)?,
+    }
+    Ok(())
+}
+
+fn start_logging(quiet: bool) {
+    progress::set_quiet(quiet);
+    let level = if quiet { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("collimate={level}")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+}

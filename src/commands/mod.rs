@@ -1,1 +1,132 @@
-//! (being written)
+//! What is not a stage: generate, score, evaluate, info. One file each; this one holds what they share.
+pub mod evaluate;
+pub mod generate;
+pub mod info;
+pub mod score;
+
+use crate::config::{Boundary, OnBadRow};
+use crate::data::{DataReport, EncodeOptions, Prompt, Wanted, encode_prompts, read_rows};
+use crate::error::{Error, Result};
+use crate::hub;
+use crate::model::{CausalLm, LoadOptions, device};
+use crate::tokenizer::Tokenizer;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tch::Kind;
+
+/// Precision of matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// IEEE single precision.
+    Float32,
+    /// bfloat16 products, float32 everywhere else.
+    Bfloat16,
+}
+
+/// Where and how a model is opened.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Model: a directory in Hugging Face layout or a hub id
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Precision of matrix products
+    #[arg(long, value_enum, default_value = "float32")]
+    pub dtype: DtypeArg,
+    /// Sequences a forward pass
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+}
+
+impl ModelArgs {
+    /// Options for a model that is not trained.
+    pub fn load_options(&self) -> Result<LoadOptions> {
+        let compute = match self.dtype {
+            DtypeArg::Float32 => Kind::Float,
+            DtypeArg::Bfloat16 => Kind::BFloat16,
+        };
+        Ok(LoadOptions { device: device::resolve(&self.device)?, compute, trainable: false })
+    }
+
+    /// Sequences a forward pass.
+    pub fn batch(&self) -> usize {
+        self.batch_size as usize
+    }
+}
+
+/// A causal language model with its tokenizer, for a command.
+pub struct Opened {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// The model.
+    pub model: CausalLm,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// Opens a causal language model by path or hub id.
+pub fn open_causal(path: &str, options: &LoadOptions) -> Result<Opened> {
+    let dir = hub::resolve_model(path)?;
+    let tokenizer = Tokenizer::from_dir(&dir)?;
+    let model = CausalLm::from_pretrained(&dir, options)?;
+    tokenizer.check_vocab(model.dims().vocab, &dir)?;
+    Ok(Opened { dir, model, tokenizer })
+}
+
+/// Prompts of a file, each short enough that `new_tokens` more fit the model.
+pub fn read_prompts(file: &str, opened: &Opened, new_tokens: usize, limit: Option<usize>) -> Result<Vec<Prompt>> {
+    let path = hub::resolve_dataset_file(file)?;
+    let mut report = DataReport::default();
+    let mut rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut report)?;
+    rows.truncate(limit.unwrap_or(usize::MAX));
+    let options = EncodeOptions {
+        max_length: prompt_room(opened, new_tokens)?,
+        boundary: Boundary::Joint,
+        completion_only: true,
+        append_eos: false,
+    };
+    let prompts = encode_prompts(&opened.tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
+    if report.truncated > 0 {
+        tracing::warn!("{} prompts lost their beginning: the model holds {} tokens", report.truncated, opened.model.dims().max_positions);
+    }
+    Ok(prompts)
+}
+
+/// Tokens that a prompt may have when `new_tokens` are to follow it.
+pub fn prompt_room(opened: &Opened, new_tokens: usize) -> Result<usize> {
+    let positions = usize::try_from(opened.model.dims().max_positions).unwrap_or(usize::MAX);
+    match positions.checked_sub(new_tokens) {
+        Some(room) if room > 0 => Ok(room),
+        _ => Err(Error::usage(
+            format!("--max-new-tokens {new_tokens} leaves no room for a prompt: the model holds {positions} tokens"),
+            "lower it",
+        )),
+    }
+}
+
+/// Refuses to write over an existing file or into a missing directory, before any work is done.
+pub fn check_output(path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    if path.exists() {
+        return Err(Error::file(path, "exists already", "name another --output or remove it"));
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if parent.is_dir() { Ok(()) } else { Err(Error::file(parent, "no such directory", "make it first")) }
+}
+
+/// Writes JSON rows, one a line, whole or not at all; to standard output without a path.
+pub fn write_rows(path: Option<&Path>, rows: &[Map<String, Value>]) -> Result<()> {
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&serde_json::to_string(row).expect("JSON values serialise"));
+        text.push('\n');
+    }
+    match path {
+        Some(path) => crate::train::durable::write_file(path, text.as_bytes()),
+        None => std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("standard output", "write")),
+    }
+}

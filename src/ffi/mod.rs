@@ -1,1 +1,161 @@
-//! (being written)
+//! What tch lacks, through a C++ shim (`shim.cpp`), and mapped files. Owns all unsafe code; imports nothing of ours but
+//! errors.
+//!
+//! C++ exceptions never cross the boundary: they come back as [`Error::Shim`].
+use std::ffi::{CStr, c_char, c_int};
+use std::fs::File;
+use std::path::Path;
+
+use memmap2::Mmap;
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::error::{Error, Result};
+
+unsafe extern "C" {
+    fn collimate_last_error() -> *const c_char;
+    fn collimate_fused_adamw(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        exp_avg_sqs: *const *const C_tensor,
+        steps: *const *const C_tensor,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> c_int;
+    fn collimate_global_norm(tensors: *const *const C_tensor, count: usize, out: *mut *mut C_tensor) -> c_int;
+    fn collimate_scale(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor) -> c_int;
+    fn collimate_set_deterministic(on: c_int) -> c_int;
+    fn collimate_cuda_peak_bytes(device: c_int, reset: c_int, out: *mut i64) -> c_int;
+}
+
+/// The numbers of one AdamW update (Loshchilov and Hutter 2019, algorithm 2, as `torch.optim.AdamW` has it).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate of this update.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Decoupled weight decay: the parameter shrinks by `lr * weight_decay`.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// One AdamW update in place, fused over all tensors (`at::_fused_adamw_`), on the CPU or CUDA.
+///
+/// `steps` holds one float32 number a parameter, the updates done so far (0 before the first); it is incremented here.
+/// Parameters, gradients and moments must agree in shape and dtype.
+///
+/// # Errors
+/// [`Error::Shim`] where a gradient is missing or shapes, dtypes or list lengths differ.
+pub fn fused_adamw(
+    params: &[&Tensor],
+    grads: &[&Tensor],
+    exp_avgs: &[&Tensor],
+    exp_avg_sqs: &[&Tensor],
+    steps: &[&Tensor],
+    numbers: AdamW,
+) -> Result<()> {
+    let count = params.len();
+    if [grads.len(), exp_avgs.len(), exp_avg_sqs.len(), steps.len()].iter().any(|&n| n != count) {
+        return Err(Error::Shim("fused_adamw: the lists differ in length".into()));
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let lists = [params, grads, exp_avgs, exp_avg_sqs, steps].map(pointers);
+    let AdamW { lr, beta1, beta2, weight_decay, eps } = numbers;
+    // SAFETY: five arrays of `count` pointers to tensors that outlive the call; the shim copies the handles.
+    check(unsafe {
+        collimate_fused_adamw(
+            lists[0].as_ptr(),
+            lists[1].as_ptr(),
+            lists[2].as_ptr(),
+            lists[3].as_ptr(),
+            lists[4].as_ptr(),
+            count,
+            lr,
+            beta1,
+            beta2,
+            weight_decay,
+            eps,
+        )
+    })
+}
+
+/// The Euclidean norm over all elements of all tensors, a number on the tensors' device (nothing is read back).
+///
+/// # Errors
+/// [`Error::Shim`] for an empty list or tensors on several devices.
+pub fn global_norm(tensors: &[&Tensor]) -> Result<Tensor> {
+    let list = pointers(tensors);
+    let mut out = std::ptr::null_mut();
+    // SAFETY: `list` holds valid handles; on success the shim hands over one new handle, which the Tensor then owns.
+    check(unsafe { collimate_global_norm(list.as_ptr(), list.len(), &mut out) })?;
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Multiplies every tensor in place by `factor` (one number on the tensors' device).
+///
+/// # Errors
+/// [`Error::Shim`] where libtorch refuses.
+pub fn scale(tensors: &[&Tensor], factor: &Tensor) -> Result<()> {
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let list = pointers(tensors);
+    // SAFETY: valid handles that outlive the call.
+    check(unsafe { collimate_scale(list.as_ptr(), list.len(), factor.as_ptr()) })
+}
+
+/// Asks libtorch for its deterministic kernels; it warns where an operation has none.
+///
+/// # Errors
+/// [`Error::Shim`] where libtorch refuses.
+pub fn set_deterministic(on: bool) -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { collimate_set_deterministic(on.into()) })
+}
+
+/// The most bytes that were allocated at once on CUDA device `device`; `reset` starts a new count.
+///
+/// # Errors
+/// [`Error::Shim`] in a build without CUDA.
+pub fn cuda_peak_bytes(device: usize, reset: bool) -> Result<u64> {
+    let mut bytes = 0;
+    let device = c_int::try_from(device).map_err(|_| Error::Shim(format!("no CUDA device {device}")))?;
+    // SAFETY: `bytes` lives through the call.
+    check(unsafe { collimate_cuda_peak_bytes(device, reset.into(), &mut bytes) })?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Maps a file into memory for reading.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be opened or mapped.
+pub fn map_file(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    // SAFETY: the map is only read, as bytes that are checked before use. Someone else truncating the file meanwhile
+    // ends the process with SIGBUS; our own writers rename whole files into place and never truncate one.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path, "read"))
+}
+
+fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+fn check(code: c_int) -> Result<()> {
+    if code == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim returns a string of its own that lives until this thread's next failing call.
+    let message = unsafe { CStr::from_ptr(collimate_last_error()) }.to_string_lossy();
+    Err(Error::Shim(message.lines().next().unwrap_or_default().to_owned()))
+}

@@ -1,1 +1,107 @@
-#include <torch/torch.h>
+// What tch leaves out of libtorch, as plain C functions. No exception leaves this file: every function returns 0, or 1
+// and leaves a message (without libtorch's stack trace) for collimate_last_error.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/GradMode.h>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+thread_local std::string last_error;
+
+template <typename F>
+int guarded(F&& body) noexcept {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error& error) {
+    last_error = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    last_error = error.what();
+  } catch (...) {
+    last_error = "an exception of unknown type";
+  }
+  return 1;
+}
+
+std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
+  std::vector<at::Tensor> out;
+  out.reserve(count);
+  for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
+  return out;
+}
+
+c10::CachingDeviceAllocator::DeviceStats cuda_stats(int device, bool reset) {
+  auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+  if (!allocator->initialized()) return {};
+  auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(device));
+  if (reset) allocator->resetPeakStats(static_cast<c10::DeviceIndex>(device));
+  return stats;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* collimate_last_error() { return last_error.c_str(); }
+
+int collimate_fused_adamw(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
+                          at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t count, double lr,
+                          double beta1, double beta2, double weight_decay, double eps) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    auto p = list(params, count), g = list(grads, count), m = list(exp_avgs, count), v = list(exp_avg_sqs, count),
+         s = list(steps, count);
+    for (size_t i = 0; i < count; ++i) {
+      TORCH_CHECK(g[i].defined(), "fused_adamw: parameter ", i, " has no gradient");
+      TORCH_CHECK(p[i].sizes() == g[i].sizes() && p[i].sizes() == m[i].sizes() && p[i].sizes() == v[i].sizes(),
+                  "fused_adamw: parameter ", i, " and its gradient or moments differ in shape");
+      TORCH_CHECK(p[i].scalar_type() == g[i].scalar_type() && p[i].scalar_type() == m[i].scalar_type() &&
+                      p[i].scalar_type() == v[i].scalar_type(),
+                  "fused_adamw: parameter ", i, " and its gradient or moments differ in dtype");
+      TORCH_CHECK(s[i].numel() == 1 && s[i].scalar_type() == at::kFloat, "fused_adamw: step ", i,
+                  " must be one float32 number");
+    }
+    // The kernel reads the step as already counted: step 0 would divide by 1 - beta^0 = 0.
+    at::_foreach_add_(s, 1);
+    at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+int collimate_global_norm(at::Tensor* const* tensors, size_t count, at::Tensor** out) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    TORCH_CHECK(count > 0, "global_norm: no tensors");
+    *out = new at::Tensor(at::stack(at::_foreach_norm(list(tensors, count), 2)).norm());
+  });
+}
+
+int collimate_scale(at::Tensor* const* tensors, size_t count, const at::Tensor* factor) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    at::_foreach_mul_(list(tensors, count), *factor);
+  });
+}
+
+int collimate_set_deterministic(int on) {
+  return guarded([&] {
+    at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/true);
+    // Filling fresh memory guards against reads before writes; our code does none, and it costs a pass over each tensor.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+int collimate_cuda_peak_bytes(int device, int reset, int64_t* out) {
+  return guarded([&] {
+    auto stats = cuda_stats(device, reset != 0);
+    *out = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  });
+}
+}

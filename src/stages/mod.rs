@@ -1,1 +1,186 @@
-//! (being written)
+//! The stages: wiring only. Each opens what its configuration names, hands an objective and a source to the one loop.
+//!
+//! Everything that can be refused is refused before the run directory is claimed, so that a mistake writes nothing.
+pub mod card;
+pub mod dpo;
+pub mod reference;
+pub mod reward;
+pub mod sft;
+pub mod source;
+
+use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
+use crate::data::{DataReport, EncodeOptions, Located, Wanted, read_rows};
+use crate::error::Result;
+use crate::model::{LoadOptions, Params, SpecialIds, device};
+use crate::tokenizer::Tokenizer;
+use crate::train::run::ClaimedRun;
+use crate::train::{AdamW, Job, Metric, Objective, Outcome, RunDir, RunState, train};
+use crate::{config, hub};
+use card::ModelArtifact;
+use source::RowSource;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+/// Runs the stage named by `C` from a configuration file and overrides.
+///
+/// # Errors
+/// A user's mistakes before anything is written; failures of the run.
+pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
+    let config: C = config::load(path, overrides)?;
+    let table = config.to_table();
+    let (run, state) = RunDir::inspect(&config.train().output, config.train().resume, &table)?;
+    let resume_from = match state {
+        RunState::Finished(steps) => {
+            tracing::info!("{} is a finished run of {steps} steps; nothing to do", run.path.display());
+            return Ok(());
+        }
+        RunState::Fresh => None,
+        RunState::Resume(checkpoint) => {
+            tracing::info!("going on from {}", checkpoint.display());
+            Some(checkpoint)
+        }
+    };
+    let session = Session::open(&config, run, table, resume_from)?;
+    let output = config.train().output.clone();
+    let outcome = config.run(session)?;
+    let seconds = outcome.train_runtime;
+    tracing::info!("{}: {} steps in {seconds:.1} s, mean loss {:.4}; the model is in {output}", C::STAGE, outcome.steps, outcome.train_loss);
+    Ok(())
+}
+
+/// A stage: its configuration knows how to run it.
+pub trait Stage: StageConfig {
+    /// Encodes the rows, makes objective and source, runs the loop.
+    fn run(&self, session: Session) -> Result<Outcome>;
+}
+
+/// What every stage opens first, without writing anything.
+pub struct Session {
+    /// The run directory, looked at but not claimed.
+    pub run: RunDir,
+    /// The resolved configuration.
+    pub table: toml::Table,
+    /// The checkpoint to go on from.
+    pub resume_from: Option<PathBuf>,
+    /// Where the starting model is: `model.path`, resolved.
+    pub model_dir: PathBuf,
+    /// The tokenizer of the model.
+    pub tokenizer: Tokenizer,
+    /// How weights are loaded for training.
+    pub options: LoadOptions,
+}
+
+impl Session {
+    fn open<C: StageConfig>(
+        config: &C,
+        run: RunDir,
+        table: toml::Table,
+        resume_from: Option<PathBuf>,
+    ) -> Result<Self> {
+        let model = config.model();
+        let device = device::resolve(&model.device)?;
+        let model_dir = hub::resolve_model(&model.path)?;
+        let tokenizer_dir = match &model.tokenizer {
+            Some(path) => hub::resolve_model(path)?,
+            None => model_dir.clone(),
+        };
+        let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
+        let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true };
+        Ok(Self { run, table, resume_from, model_dir, tokenizer, options })
+    }
+
+    /// Where the weights to train come from: the checkpoint on resume, else the model's directory.
+    pub fn weights_dir(&self) -> &Path {
+        self.resume_from.as_deref().unwrap_or(&self.model_dir)
+    }
+
+    /// Whether the weights are to be drawn at random: `model.init = "config"` and nothing to resume from.
+    pub fn random_init(&self, model: &ModelConfig) -> bool {
+        model.init == Init::Config && self.resume_from.is_none()
+    }
+
+    /// The tokenizer's special ids, as saved configurations name them.
+    pub fn special_ids(&self) -> SpecialIds {
+        SpecialIds { bos: self.tokenizer.bos(), eos: self.tokenizer.eos(), pad: self.tokenizer.pad() }
+    }
+}
+
+/// libtorch's kind of a configured precision.
+pub fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::Float32 => Kind::Float,
+        Dtype::Bfloat16 => Kind::BFloat16,
+    }
+}
+
+/// Rows of a stage's file and how they are to be encoded; `encode` is one of `data::encode_*`.
+pub(crate) fn load_rows<E>(
+    config: &config::DataConfig,
+    file: &str,
+    wanted: Wanted,
+    encode: impl FnOnce(&[Located], &EncodeOptions, &mut DataReport) -> Result<Vec<E>>,
+) -> Result<Vec<E>> {
+    let options = EncodeOptions {
+        max_length: config.max_length,
+        boundary: config.boundary,
+        completion_only: config.completion_only,
+        append_eos: true,
+    };
+    let mut report = DataReport::default();
+    let path = hub::resolve_dataset_file(file)?;
+    let rows = read_rows(&path, wanted, config.on_bad_row, &mut report)?;
+    let examples = encode(&rows, &options, &mut report)?;
+    report.announce(&path, examples.len())?;
+    Ok(examples)
+}
+
+/// What a stage has made, ready for the loop.
+pub(crate) struct Parts<'a, O: Objective, E> {
+    pub objective: O,
+    pub source: RowSource<'a, E, O::Batch>,
+    pub eval: Vec<O::Batch>,
+    pub artifact: ModelArtifact<'a>,
+    pub params: &'a Params,
+    pub device: Device,
+}
+
+impl<O: Objective, E> Parts<'_, O, E> {
+    /// Runs the loop in a claimed run directory; `started`: just before the first row was encoded.
+    pub fn train(
+        mut self,
+        config: &TrainConfig,
+        run: &ClaimedRun,
+        resume_from: Option<&Path>,
+        started: Instant,
+    ) -> Result<Outcome> {
+        let total_steps = self.source.planned_steps(config);
+        train(Job {
+            objective: &self.objective,
+            optimizer: AdamW::new(self.params.iter(), config.optim())?,
+            source: &mut self.source,
+            eval: &self.eval,
+            artifact: &self.artifact,
+            config,
+            total_steps,
+            run: &run.path,
+            resume_from,
+            device: self.device,
+            started,
+        })
+    }
+}
+
+/// Numbers of rows as a float32 tensor [P].
+pub(crate) fn floats(values: &[f64], device: Device) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_to_device(device)?)
+}
+
+/// How often the better completion scores higher: `gap` [P] = chosen - rejected; ties in the labels (mu = 0.5) do not
+/// count, and mu < 0.5 says that `rejected` is the better one.
+pub(crate) fn pair_accuracy(gap: &Tensor, preference: &[f64]) -> Result<Metric> {
+    let sign: Vec<f64> = preference.iter().map(|&mu| if mu == 0.5 { 0.0 } else { (mu - 0.5).signum() }).collect();
+    let weight = sign.iter().filter(|&&s| s != 0.0).count() as f64;
+    let right = gap.f_mul(&floats(&sign, gap.device())?)?.f_gt(0.0)?;
+    Ok(Metric::Mean { sum: right.f_sum(Kind::Float)?, weight })
+}

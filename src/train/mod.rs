@@ -1,1 +1,18 @@
-//! (being written)
+//! Training: one loop for every stage. Imports `config`, `loss`, `ffi` and named tensors, never `model`.
+pub mod checkpoint;
+pub mod durable;
+pub mod metrics;
+pub mod objective;
+pub mod optimizer;
+pub mod progress;
+pub mod run;
+pub mod schedule;
+pub mod signals;
+pub mod state;
+pub mod tensorboard;
+pub mod trainer;
+
+pub use objective::{Artifact, Batch, BatchSource, LossOutput, Metric, Objective, SourceState};
+pub use optimizer::AdamW;
+pub use run::{RunDir, RunState};
+pub use trainer::{Job, Outcome, train};

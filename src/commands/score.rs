@@ -1,0 +1,114 @@
+//! `collimate score`: log-probs a token (causal LM) or rewards (reward model), a row in, a row out.
+use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
+use crate::config::{Boundary, OnBadRow};
+use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows};
+use crate::error::{Error, Result};
+use crate::hub;
+use crate::loss::logprobs;
+use crate::model::RewardModel;
+use crate::rollout::forward::target_logits;
+use crate::rollout::scorer::RewardScorer;
+use crate::train::progress::Progress;
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Log-probs or rewards of rows.
+#[derive(Debug, Args)]
+#[command(after_help = "Rows are {\"prompt\", \"completion\"} or {\"text\"}. A language model adds \"tokens\", \
+    \"logprobs\" and \"logprob\" (their sum, in nats), a reward model adds \"reward\".\n\nExamples:\n  \
+    collimate score --model runs/reward --data rows.jsonl --output scored.jsonl\n  \
+    collimate score --model gpt2 --data rows.jsonl --eos --output scored.jsonl")]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// JSONL rows
+    #[arg(long, value_name = "FILE")]
+    data: String,
+    /// JSONL file to write; default: standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Language models: let EOS end every completion
+    #[arg(long)]
+    eos: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &ScoreArgs) -> Result<()> {
+    check_output(args.output.as_deref())?;
+    let options = args.model.load_options()?;
+    let path = hub::resolve_dataset_file(&args.data)?;
+    let rows = read_rows(&path, Wanted::Lm, OnBadRow::Error, &mut DataReport::default())?;
+    let mut objects = objects(&path, &rows)?;
+    let dir = hub::resolve_model(&args.model.model)?;
+    let mut progress = Progress::new("scoring", rows.len() as u64, 0);
+    if RewardModel::is_one(&dir)? {
+        if args.eos {
+            let remedy = "leave it out: a reward model's own rule says how a sequence ends";
+            return Err(Error::usage("--eos is for language models", remedy));
+        }
+        let scorer = RewardScorer::open(&dir, &options, args.model.batch())?;
+        let rewards = scorer.score(&rows, |done| progress.set(done as u64, ""))?;
+        for (object, reward) in objects.iter_mut().zip(rewards) {
+            object.insert("reward".into(), json!(reward));
+        }
+    } else {
+        let opened = open_causal(&args.model.model, &options)?;
+        logprob_rows(&opened, &rows, args, &mut objects, &mut progress)?;
+    }
+    drop(progress);
+    write_rows(args.output.as_deref(), &objects)
+}
+
+fn logprob_rows(
+    opened: &Opened,
+    rows: &[Located],
+    args: &ScoreArgs,
+    objects: &mut [Map<String, Value>],
+    progress: &mut Progress,
+) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    let options = EncodeOptions {
+        max_length: usize::try_from(opened.model.dims().max_positions).unwrap_or(usize::MAX),
+        boundary: Boundary::Joint,
+        completion_only: true,
+        append_eos: args.eos,
+    };
+    let mut report = DataReport::default();
+    let sequences = encode_lm(&opened.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
+    if report.truncated > 0 {
+        tracing::warn!("{} rows were cut to the model's {} tokens", report.truncated, options.max_length);
+    }
+    let mut done = 0;
+    for (sequences, objects) in sequences.chunks(args.model.batch()).zip(objects.chunks_mut(args.model.batch())) {
+        let batch = lm_batch(&sequences.iter().collect::<Vec<&Sequence>>());
+        let (logits, ids) = target_logits(&opened.model, &batch.flat, &batch.targets, 0.0)?;
+        let values = Vec::<f32>::try_from(logprobs::token_logprobs(&logits, &ids)?)?;
+        for (at, object) in objects.iter_mut().enumerate() {
+            let mine = |i: &usize| batch.targets.sequence[*i] == at as i64;
+            let mine: Vec<usize> = (0..values.len()).filter(mine).collect();
+            let tokens: Vec<i64> = mine.iter().map(|&i| batch.targets.tokens[i]).collect();
+            let own: Vec<f32> = mine.iter().map(|&i| values[i]).collect();
+            object.insert("tokens".into(), json!(tokens));
+            object.insert("logprob".into(), json!(own.iter().map(|&v| f64::from(v)).sum::<f64>()));
+            object.insert("logprobs".into(), json!(own));
+        }
+        done += sequences.len();
+        progress.set(done as u64, "");
+    }
+    Ok(())
+}
+
+/// The rows as they stand in the file, with all their columns, in the order of `rows`.
+fn objects(path: &Path, rows: &[Located]) -> Result<Vec<Map<String, Value>>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let lines: HashMap<usize, &str> =
+        text.trim_start_matches('\u{feff}').lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
+    let parse = |located: &Located| {
+        let line = located.id.line;
+        let object = lines.get(&line).and_then(|text| serde_json::from_str(text).ok());
+        object.ok_or_else(|| Error::row(path, line, "changed while it was read", "run the command again"))
+    };
+    rows.iter().map(parse).collect()
+}

@@ -1,0 +1,205 @@
+//! A configuration file as the user typed it: sections taken out one by one, problems collected with file and line.
+use crate::error::{Error, Result};
+use serde::de::{DeserializeOwned, Deserializer, Visitor, value};
+use std::path::{Path, PathBuf};
+
+/// Problems found so far, one line each.
+pub struct Problems {
+    path: PathBuf,
+    text: String,
+    overridden: Vec<String>,
+    lines: Vec<String>,
+}
+
+impl Problems {
+    /// Adds a problem at `key` ("section.key"): what is wrong and the remedy, in one line.
+    pub fn at(&mut self, key: &str, message: impl std::fmt::Display) {
+        let place = if self.overridden.iter().any(|k| k == key) {
+            "on the command line".to_owned()
+        } else {
+            match line_of(&self.text, key) {
+                Some(line) => format!("{}:{line}", self.path.display()),
+                None => self.path.display().to_string(),
+            }
+        };
+        self.lines.push(format!("{place}: {key}: {message}"));
+    }
+
+    /// Adds a problem at `key` unless `ok`.
+    pub fn require(&mut self, ok: bool, key: &str, message: impl std::fmt::Display) {
+        if !ok {
+            self.at(key, message);
+        }
+    }
+}
+
+/// A configuration file with its overrides applied.
+pub struct Document {
+    table: toml::Table,
+    problems: Problems,
+}
+
+impl Document {
+    /// Reads `path` and applies `overrides` ("section.key=value"; a value that is no TOML value is a string).
+    ///
+    /// # Errors
+    /// An unreadable file, broken TOML (with its line), an override without `=` or without a section.
+    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::file(path, "no such configuration file", "give the path of a .toml file; configs/ has examples")
+            }
+            std::io::ErrorKind::InvalidData => Error::file(path, "not valid UTF-8", "save the file as UTF-8"),
+            _ => Error::Io { path: path.into(), action: "read", source },
+        })?;
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Error::Config(vec![format!("{}:{line}: broken TOML: {}", path.display(), error.message())])
+        })?;
+        let mut overridden = Vec::new();
+        for item in overrides {
+            overridden.push(apply_override(&mut table, item)?);
+        }
+        Ok(Self { table, problems: Problems { path: path.into(), text, overridden, lines: Vec::new() } })
+    }
+
+    /// Refuses sections that the stage does not read.
+    pub fn only_sections(&mut self, known: &[&str], stage: &str) {
+        let unknown: Vec<String> = self.table.keys().filter(|k| !known.contains(&k.as_str())).cloned().collect();
+        for key in unknown {
+            let hint = suggestion(&key, known);
+            self.problems.at(&key, format!("unknown section for {stage}{hint}; it reads [{}]", known.join("], [")));
+            self.table.remove(&key);
+        }
+    }
+
+    /// Takes section `name` out, defaults where keys are missing; every bad key is a problem of its own.
+    pub fn section<T: DeserializeOwned + Default>(&mut self, name: &str) -> T {
+        let mut section = match self.table.remove(name) {
+            None => return T::default(),
+            Some(toml::Value::Table(section)) => section,
+            Some(_) => {
+                self.problems.at(name, format!("must be a section: write [{name}] and its keys below it"));
+                return T::default();
+            }
+        };
+        let known = fields_of::<T>();
+        let keys: Vec<String> = section.keys().cloned().collect();
+        for key in keys {
+            let full = format!("{name}.{key}");
+            if !known.contains(&key.as_str()) {
+                let hint = suggestion(&key, known);
+                self.problems.at(&full, format!("unknown key{hint}; [{name}] has {}", known.join(", ")));
+                section.remove(&key);
+                continue;
+            }
+            let single = toml::Table::from_iter([(key.clone(), section[&key].clone())]);
+            if let Err(error) = single.try_into::<T>() {
+                self.problems.at(&full, error.message().trim_end().replace('\n', " "));
+                section.remove(&key);
+            }
+        }
+        section.try_into().unwrap_or_default()
+    }
+
+    /// Where `validate` functions put what they find.
+    pub fn problems(&mut self) -> &mut Problems {
+        &mut self.problems
+    }
+
+    /// All problems at once, if there are any.
+    pub fn finish(self) -> Result<()> {
+        if self.problems.lines.is_empty() { Ok(()) } else { Err(Error::Config(self.problems.lines)) }
+    }
+}
+
+fn apply_override(table: &mut toml::Table, item: &str) -> Result<String> {
+    let remedy = "overrides look like train.learning_rate=1e-5";
+    let Some((key, value)) = item.split_once('=') else {
+        return Err(Error::usage(format!("override {item:?} has no \"=\""), remedy));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let parts: Vec<&str> = key.split('.').collect();
+    if parts.len() < 2 || parts.iter().any(|p| p.is_empty()) {
+        return Err(Error::usage(format!("override {item:?} names no section"), remedy));
+    }
+    let value = format!("x = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .filter(|t| t.len() == 1)
+        .and_then(|mut t| t.remove("x"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut at = table;
+    for part in &parts[..parts.len() - 1] {
+        let entry = at.entry(part.to_string()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = match entry {
+            toml::Value::Table(inner) => inner,
+            _ => return Err(Error::usage(format!("override {item:?}: {part} is not a section"), remedy)),
+        };
+    }
+    at.insert(parts[parts.len() - 1].to_string(), value);
+    Ok(key.to_owned())
+}
+
+/// `, did you mean "x"?` where one of `known` is close to `key`.
+fn suggestion(key: &str, known: &[&str]) -> String {
+    known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| format!(", did you mean \"{candidate}\"?"))
+        .unwrap_or_default()
+}
+
+/// The line (from 1) on which `section.key`, or the section's header, stands.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let (section, name) = key.rsplit_once('.').unwrap_or((key, ""));
+    let mut current = String::new();
+    let mut header = None;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(inner) = line.strip_prefix('[') {
+            current = inner.split(']').next().unwrap_or_default().trim().to_owned();
+            if current == key {
+                return Some(number + 1);
+            }
+            if current == section {
+                header = Some(number + 1);
+            }
+        } else if let Some((left, _)) = line.split_once('=') {
+            let left = left.trim().trim_matches('"');
+            if (current == section && left == name) || (current.is_empty() && left == key) {
+                return Some(number + 1);
+            }
+        }
+    }
+    header
+}
+
+/// The field names of a derived `Deserialize` struct, taken from the derive itself so that no list can drift.
+fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Probe<'a>(&'a mut &'static [&'static str]);
+    impl<'de> Deserializer<'de> for Probe<'_> {
+        type Error = value::Error;
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, value::Error> {
+            Err(serde::de::Error::custom("not a struct"))
+        }
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, value::Error> {
+            *self.0 = fields;
+            Err(serde::de::Error::custom("only the names were wanted"))
+        }
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut fields: &'static [&'static str] = &[];
+    let _ = T::deserialize(Probe(&mut fields));
+    fields
+}

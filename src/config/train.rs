@@ -1,0 +1,140 @@
+//! `[train]`: the loop, the optimizer and what is kept.
+use super::{Dtype, OptimConfig, Problems, ScheduleKind};
+use serde::{Deserialize, Serialize};
+
+/// `[train]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainConfig {
+    /// The run directory.
+    pub output: String,
+    /// Optimizer steps; wins over `epochs`.
+    pub steps: Option<u64>,
+    /// Passes over the data.
+    pub epochs: f64,
+    /// Rows (or pairs) an update.
+    pub batch_size: usize,
+    /// Rows a forward pass; default `batch_size`. Changes memory, not results.
+    pub micro_batch_size: Option<usize>,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// `linear`, `cosine` or `constant` after warm-up.
+    pub schedule: ScheduleKind,
+    /// Steps from 0 to the peak.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay (norms and biases exempt).
+    pub weight_decay: f64,
+    /// AdamW beta1.
+    pub adam_beta1: f64,
+    /// AdamW beta2.
+    pub adam_beta2: f64,
+    /// AdamW epsilon.
+    pub adam_epsilon: f64,
+    /// Largest gradient norm.
+    pub max_grad_norm: f64,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Shuffle rows each epoch.
+    pub shuffle: bool,
+    /// Steps between logged lines.
+    pub log_every: u64,
+    /// Steps between evaluations; none: at the end only.
+    pub eval_every: Option<u64>,
+    /// Steps between checkpoints; none: only the final model.
+    pub save_every: Option<u64>,
+    /// Newest checkpoints that stay.
+    pub keep: usize,
+    /// Also keep the checkpoint with the lowest `eval_loss`.
+    pub keep_best: bool,
+    /// Go on from the newest whole checkpoint.
+    pub resume: bool,
+    /// Precision of the final model's file.
+    pub save_dtype: Dtype,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            output: String::new(),
+            steps: None,
+            epochs: 1.0,
+            batch_size: 8,
+            micro_batch_size: None,
+            learning_rate: 5e-5,
+            schedule: ScheduleKind::default(),
+            warmup_steps: 0,
+            weight_decay: 0.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            seed: 0,
+            shuffle: true,
+            log_every: 10,
+            eval_every: None,
+            save_every: None,
+            keep: 2,
+            keep_best: false,
+            resume: false,
+            save_dtype: Dtype::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The optimizer's part.
+    pub fn optim(&self) -> OptimConfig {
+        OptimConfig {
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup_steps: self.warmup_steps,
+            weight_decay: self.weight_decay,
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            epsilon: self.adam_epsilon,
+            max_grad_norm: self.max_grad_norm,
+        }
+    }
+
+    /// Rows a forward pass.
+    pub fn micro(&self) -> usize {
+        self.micro_batch_size.unwrap_or(self.batch_size)
+    }
+
+    /// What can be said without running. `has_eval`: `data.eval` is set.
+    pub fn check(&self, problems: &mut Problems, has_eval: bool) {
+        let positive = "must be greater than 0";
+        problems.require(!self.output.is_empty(), "train.output", "missing; name the run's directory");
+        problems.require(self.steps != Some(0), "train.steps", positive);
+        problems.require(self.epochs.is_finite() && self.epochs > 0.0, "train.epochs", positive);
+        problems.require(self.batch_size > 0, "train.batch_size", positive);
+        problems.require(self.micro_batch_size != Some(0), "train.micro_batch_size", positive);
+        problems.require(
+            self.micro() <= self.batch_size,
+            "train.micro_batch_size",
+            format!("must not exceed train.batch_size ({})", self.batch_size),
+        );
+        let rate = self.learning_rate;
+        problems.require(rate.is_finite() && rate >= 0.0, "train.learning_rate", "must be 0 or greater");
+        problems.require(self.weight_decay >= 0.0, "train.weight_decay", "must be 0 or greater");
+        problems.require((0.0..1.0).contains(&self.adam_beta1), "train.adam_beta1", "must lie in [0, 1)");
+        problems.require((0.0..1.0).contains(&self.adam_beta2), "train.adam_beta2", "must lie in [0, 1)");
+        problems.require(self.adam_epsilon > 0.0, "train.adam_epsilon", positive);
+        problems.require(self.max_grad_norm > 0.0, "train.max_grad_norm", positive);
+        problems.require(self.log_every > 0, "train.log_every", positive);
+        problems.require(self.eval_every != Some(0), "train.eval_every", positive);
+        problems.require(self.save_every != Some(0), "train.save_every", positive);
+        problems.require(self.keep > 0, "train.keep", "must be at least 1: resume needs a checkpoint");
+        problems.require(self.seed <= i64::MAX as u64, "train.seed", "must not exceed 9223372036854775807");
+        problems.require(
+            has_eval || self.eval_every.is_none(),
+            "train.eval_every",
+            "needs data.eval; name evaluation rows or remove this",
+        );
+        problems.require(
+            !self.keep_best || (self.eval_every.is_some() && self.save_every.is_some()),
+            "train.keep_best",
+            "needs data.eval, train.eval_every and train.save_every",
+        );
+    }
+}

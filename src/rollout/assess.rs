@@ -1,0 +1,115 @@
+//! What a policy's own samples are worth and how far they lie from the reference: reward, exact KL, log-ratio KL.
+use super::forward::target_logits;
+use super::generate::{GenerateOptions, generate};
+use super::scorer::RewardScorer;
+use crate::data::{Located, Prompt, Row, RowId, Sequence, lm_batch};
+use crate::error::Result;
+use crate::loss::{kl, logprobs};
+use crate::model::CausalLm;
+use crate::rollout::forward::index;
+use crate::tokenizer::Tokenizer;
+
+/// A completion that a model sampled.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Which prompt, by index.
+    pub prompt: usize,
+    /// Ids of the completion, EOS included where the text ended.
+    pub tokens: Vec<i64>,
+    /// The completion as text, special tokens left out.
+    pub text: String,
+}
+
+/// `samples` completions of every prompt, ordered by prompt, then by sample.
+pub fn sample(
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    prompts: &[Prompt],
+    samples: usize,
+    options: &GenerateOptions,
+    progress: impl FnMut(usize),
+) -> Result<Vec<Sample>> {
+    let repeat = |p: &Prompt| std::iter::repeat_n(p.tokens.clone(), samples);
+    let ids: Vec<Vec<i64>> = prompts.iter().flat_map(repeat).collect();
+    let completions = generate(model, &ids, options, progress)?;
+    let mut out = Vec::with_capacity(completions.len());
+    for (at, tokens) in completions.into_iter().enumerate() {
+        let text = tokenizer.decode(&tokens, true)?;
+        out.push(Sample { prompt: at / samples, tokens, text });
+    }
+    Ok(out)
+}
+
+/// KL of each sample's positions, summed, in nats.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleKl {
+    /// Sum over positions of the full-vocabulary KL(policy || reference).
+    pub exact: f64,
+    /// Sum over tokens of log policy - log reference: unbiased too, but noisy.
+    pub log_ratio: f64,
+}
+
+/// KL of every sample; logits are divided by `temperature`, at which the samples were drawn.
+pub fn sample_kl(
+    policy: &CausalLm,
+    reference: &CausalLm,
+    prompts: &[Prompt],
+    samples: &[Sample],
+    temperature: f64,
+    batch_size: usize,
+    mut progress: impl FnMut(usize),
+) -> Result<Vec<SampleKl>> {
+    let _guard = tch::no_grad_guard();
+    let mut out = Vec::with_capacity(samples.len());
+    for chunk in samples.chunks(batch_size) {
+        let rows: Vec<Sequence> = chunk.iter().map(|s| sequence(&prompts[s.prompt], s)).collect();
+        let batch = lm_batch(&rows.iter().collect::<Vec<_>>());
+        let (policy_logits, ids) = target_logits(policy, &batch.flat, &batch.targets, 0.0)?;
+        let (reference_logits, _) = target_logits(reference, &batch.flat, &batch.targets, 0.0)?;
+        let policy_logits = policy_logits.f_div_scalar(temperature)?;
+        let reference_logits = reference_logits.f_div_scalar(temperature)?;
+        let ratio = logprobs::token_logprobs(&policy_logits, &ids)?
+            .f_sub(&logprobs::token_logprobs(&reference_logits, &ids)?)?;
+        let rows = index(&batch.targets.sequence, policy.device())?;
+        let sum = |values| -> Result<Vec<f32>> {
+            Ok(Vec::<f32>::try_from(logprobs::sum_by_sequence(values, &rows, chunk.len() as i64)?)?)
+        };
+        let exact = sum(&kl::exact(&policy_logits, &reference_logits)?)?;
+        let kls = exact.into_iter().zip(sum(&ratio)?);
+        out.extend(kls.map(|(e, l)| SampleKl { exact: f64::from(e), log_ratio: f64::from(l) }));
+        progress(out.len());
+    }
+    Ok(out)
+}
+
+/// Rewards of every sample by `scorer`, from the text.
+pub fn sample_rewards(
+    scorer: &RewardScorer,
+    prompts: &[Prompt],
+    samples: &[Sample],
+    progress: impl FnMut(usize),
+) -> Result<Vec<f64>> {
+    let rows: Vec<Located> = samples
+        .iter()
+        .map(|sample| Located {
+            row: Row::PromptCompletion { prompt: prompts[sample.prompt].text.clone(), completion: sample.text.clone() },
+            id: prompts[sample.prompt].id.clone(),
+        })
+        .collect();
+    scorer.score(&rows, progress)
+}
+
+/// Mean and standard error over prompts: samples of one prompt are averaged first, as they are not independent.
+pub fn mean_and_error(values: &[f64], per_prompt: usize) -> (f64, f64) {
+    let means: Vec<f64> = values.chunks(per_prompt).map(|c| c.iter().sum::<f64>() / c.len() as f64).collect();
+    let count = means.len() as f64;
+    let mean = means.iter().sum::<f64>() / count;
+    let variance = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    (mean, (variance / count).sqrt())
+}
+
+fn sequence(prompt: &Prompt, sample: &Sample) -> Sequence {
+    let tokens: Vec<i64> = prompt.tokens.iter().chain(&sample.tokens).copied().collect();
+    let id: RowId = prompt.id.clone();
+    Sequence { tokens, prompt_len: prompt.tokens.len(), id }
+}

@@ -1,0 +1,71 @@
+//! Scores for prompts with completions: a scorer is anything that turns rows of text into numbers.
+//!
+//! Text, not ids: a reward model has its own tokenizer and its own rule for the end of a sequence.
+use super::forward::sequence_rewards;
+use crate::config::{Boundary, OnBadRow};
+use crate::data::{Actions, DataReport, EncodeOptions, Located, Sequence, encode_lm, lm_batch};
+use crate::error::Result;
+use crate::model::{LoadOptions, RewardModel};
+use crate::tokenizer::Tokenizer;
+use std::path::Path;
+
+/// A reward model with its tokenizer.
+pub struct RewardScorer {
+    model: RewardModel,
+    tokenizer: Tokenizer,
+    batch_size: usize,
+}
+
+impl RewardScorer {
+    /// Opens a reward model's directory for scoring.
+    pub fn open(dir: &Path, options: &LoadOptions, batch_size: usize) -> Result<Self> {
+        let model = RewardModel::from_pretrained(dir, options)?;
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        tokenizer.check_vocab(model.dims().vocab, dir)?;
+        Ok(Self { model, tokenizer, batch_size })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &RewardModel {
+        &self.model
+    }
+
+    /// The model's own tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Rewards of `rows` (prompt with completion, or text), one each, in order; `progress` hears how many are done.
+    ///
+    /// The model's own rule decides whether EOS ends the sequence; its bias is included.
+    pub fn score(&self, rows: &[Located], mut progress: impl FnMut(usize)) -> Result<Vec<f64>> {
+        let _guard = tch::no_grad_guard();
+        let options = EncodeOptions {
+            max_length: usize::try_from(self.model.dims().max_positions).unwrap_or(usize::MAX),
+            boundary: Boundary::Joint,
+            completion_only: true,
+            append_eos: self.model.append_eos(),
+        };
+        let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut DataReport::default())?;
+        let mut rewards = Vec::with_capacity(sequences.len());
+        for chunk in sequences.chunks(self.batch_size) {
+            rewards.extend(self.score_batch(&chunk.iter().collect::<Vec<_>>())?);
+            progress(rewards.len());
+        }
+        Ok(rewards)
+    }
+
+    fn score_batch(&self, sequences: &[&Sequence]) -> Result<Vec<f64>> {
+        let batch = lm_batch(sequences);
+        let ends: Vec<i64> = batch.flat.rows.iter().filter_map(|row| row.last().copied()).collect();
+        let mut actions = Actions { sequences: sequences.len(), ..Actions::default() };
+        for (at, (row, sequence)) in batch.flat.rows.iter().zip(sequences).enumerate() {
+            let completion = &row[sequence.prompt_len.min(row.len())..];
+            actions.indices.extend(completion);
+            actions.sequence.extend(std::iter::repeat_n(at as i64, completion.len()));
+        }
+        let values = sequence_rewards(&self.model, &batch.flat, &ends, &actions)?;
+        let raw = Vec::<f32>::try_from(values)?;
+        Ok(raw.into_iter().map(|value| f64::from(value) + self.model.bias()).collect())
+    }
+}

@@ -1,0 +1,147 @@
+//! Direct preference optimization: reference log-probs once, then the loss on pairs.
+use super::card::{self, ModelArtifact};
+use super::source::{RowSource, in_order};
+use super::{Parts, Session, Stage, kind_of, load_rows, reference};
+use crate::config::{DpoConfig, DpoLoss, Init};
+use crate::data::{Pair, PairBatch, Wanted, encode_pairs, pair_batch};
+use crate::error::{Error, Result};
+use crate::loss::dpo::{self, DpoSettings, Variant};
+use crate::loss::logprobs;
+use crate::model::CausalLm;
+use crate::rollout::forward::{index, target_logits};
+use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use reference::{Reference, ReferencedPair};
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// Pairs with their reference log-probs.
+struct DpoBatch {
+    pairs: PairBatch,
+    /// Summed log-probs under the reference, chosen then rejected, [2P].
+    reference: Vec<f64>,
+}
+
+impl DpoBatch {
+    fn new(rows: &[&ReferencedPair]) -> Self {
+        let pairs: Vec<&Pair> = rows.iter().map(|row| &row.pair).collect();
+        let chosen = rows.iter().map(|row| row.chosen);
+        let reference = chosen.chain(rows.iter().map(|row| row.rejected)).collect();
+        Self { pairs: pair_batch(&pairs), reference }
+    }
+}
+
+impl Batch for DpoBatch {
+    fn targets(&self) -> f64 {
+        self.pairs.targets()
+    }
+
+    fn tokens(&self) -> u64 {
+        self.pairs.tokens()
+    }
+
+    fn rows(&self) -> Vec<String> {
+        self.pairs.rows()
+    }
+}
+
+/// The DPO loss, summed over pairs.
+struct DpoObjective<'a> {
+    model: &'a CausalLm,
+    settings: DpoSettings,
+    /// Log-ratios are means over a completion's tokens (IPO as TRL has it).
+    length_normalised: bool,
+}
+
+impl Objective for DpoObjective<'_> {
+    type Batch = DpoBatch;
+
+    fn loss(&self, batch: &DpoBatch) -> Result<LossOutput> {
+        let (device, targets) = (self.model.device(), &batch.pairs.targets);
+        let sequences = targets.sequences as i64;
+        let pairs = sequences / 2;
+        let (logits, ids) = target_logits(self.model, &batch.pairs.flat, targets, 0.0)?;
+        let sequence = index(&targets.sequence, device)?;
+        let token_logps = logprobs::token_logprobs(&logits, &ids)?;
+        let logps = logprobs::sum_by_sequence(&token_logps, &sequence, sequences)?;
+        let ratios = logps.f_sub(&super::floats(&batch.reference, device)?)?;
+        let scored = if self.length_normalised {
+            let counts = logprobs::sum_by_sequence(&token_logps.detach().f_ones_like()?, &sequence, sequences)?;
+            ratios.f_div(&counts.f_clamp_min(1.0)?)?
+        } else {
+            ratios.shallow_clone()
+        };
+        let margin = |values: &Tensor| -> Result<Tensor> {
+            Ok(values.f_narrow(0, 0, pairs)?.f_sub(&values.f_narrow(0, pairs, pairs)?)?)
+        };
+        let preference = super::floats(&batch.pairs.preference, device)?;
+        let losses = dpo::pair_losses(&margin(&scored)?, &preference, &self.settings)?;
+        let rewards = ratios.detach().f_mul_scalar(self.settings.beta)?;
+        let mut metrics = Vec::new();
+        let halves = [("rewards/chosen", &rewards, 0), ("rewards/rejected", &rewards, pairs)];
+        let logps = logps.detach();
+        for (name, values, from) in halves.into_iter().chain([("logps/chosen", &logps, 0), ("logps/rejected", &logps, pairs)]) {
+            let sum = values.f_narrow(0, from, pairs)?.f_sum(Kind::Float)?;
+            metrics.push((name, Metric::Mean { sum, weight: pairs as f64 }));
+        }
+        let gap = margin(&rewards)?;
+        metrics.push(("rewards/margins", Metric::Mean { sum: gap.f_sum(Kind::Float)?, weight: pairs as f64 }));
+        metrics.push(("rewards/accuracies", super::pair_accuracy(&gap, &batch.pairs.preference)?));
+        Ok(LossOutput { sum: losses.f_sum(Kind::Float)?, metrics })
+    }
+}
+
+impl Stage for DpoConfig {
+    fn run(&self, session: Session) -> Result<Outcome> {
+        if self.model.init == Init::Config {
+            return Err(Error::Config(vec![
+                "model.init: dpo starts from a trained model; remove init = \"config\" and name one in model.path".into(),
+            ]));
+        }
+        let tokenizer = &session.tokenizer;
+        let started = Instant::now();
+        let load = |file: &str| -> Result<Vec<Pair>> {
+            load_rows(&self.data, file, Wanted::Preference, |rows, options, report| {
+                encode_pairs(tokenizer, rows, options, self.data.on_bad_row, report)
+            })
+        };
+        let rows = load(&self.data.train)?;
+        let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        let reference = Reference::locate(&self.model, &session, &[&rows, &eval_rows])?;
+        let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
+        tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
+
+        let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
+        let run = session.run.claim(&session.table)?;
+        let micro = self.train.micro();
+        let on_start = resume_from.is_none().then_some(&model);
+        let (rows, eval_rows) = reference.attach(rows, eval_rows, on_start, &run.path, micro)?;
+        let source = RowSource::new(&rows, &self.train, Box::new(DpoBatch::new));
+        let eval = in_order(&eval_rows, micro, DpoBatch::new);
+        let artifact = ModelArtifact {
+            save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
+            tokenizer,
+            final_kind: kind_of(self.train.save_dtype),
+            card: card::text(self, "AutoModelForCausalLM", "A language model after direct preference optimization"),
+            facts: reference.facts(),
+        };
+        let objective = DpoObjective {
+            model: &model,
+            settings: self.settings(),
+            length_normalised: self.dpo.loss == DpoLoss::Ipo && self.dpo.ipo_length_normalised,
+        };
+        let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
+        parts.train(&self.train, &run, resume_from.as_deref(), started)
+    }
+}
+
+impl DpoConfig {
+    fn settings(&self) -> DpoSettings {
+        let variant = match self.dpo.loss {
+            DpoLoss::Sigmoid => Variant::Sigmoid,
+            DpoLoss::Hinge => Variant::Hinge,
+            DpoLoss::Ipo => Variant::Ipo,
+            DpoLoss::Robust => Variant::Robust,
+        };
+        DpoSettings { variant, beta: self.dpo.beta, label_smoothing: self.dpo.label_smoothing }
+    }
+}

@@ -1,0 +1,144 @@
+//! Reference log-probs of DPO: computed once, stored with a fingerprint of (model, data, encoding), then the reference
+//! leaves memory.
+use super::Session;
+use crate::config::ModelConfig;
+use crate::data::{Pair, pair_batch};
+use crate::error::{Error, Result};
+use crate::model::{CausalLm, LoadOptions, weights};
+use crate::rollout::forward::sequence_logprobs;
+use crate::train::durable::hex;
+use crate::train::progress::Progress;
+use crate::train::signals;
+use crate::{hub, tensors};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+const FILE: &str = "reference_logprobs.safetensors";
+
+/// A pair with its completions' summed log-probs under the reference.
+pub struct ReferencedPair {
+    /// The pair.
+    pub pair: Pair,
+    /// log ref(chosen | prompt), nats.
+    pub chosen: f64,
+    /// log ref(rejected | prompt), nats.
+    pub rejected: f64,
+}
+
+/// Which model the reference is, and the fingerprint of what it is asked.
+pub struct Reference {
+    name: String,
+    dir: PathBuf,
+    /// The reference is the policy's own starting weights.
+    is_start: bool,
+    fingerprint: String,
+    options: LoadOptions,
+}
+
+impl Reference {
+    /// The configured reference, else the starting model; `data` goes into the fingerprint.
+    pub fn locate(model: &ModelConfig, session: &Session, data: &[&[Pair]; 2]) -> Result<Self> {
+        let (name, dir) = match &model.reference {
+            Some(path) => (path.clone(), hub::resolve_model(path)?),
+            None => (model.path.clone(), session.model_dir.clone()),
+        };
+        let mut hash = Sha256::new();
+        hash.update(weights::fingerprint(&dir)?);
+        hash.update(format!("{:?}", session.options.compute));
+        for pairs in data {
+            hash.update((pairs.len() as u64).to_le_bytes());
+            for pair in *pairs {
+                for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {
+                    hash.update((ids.len() as u64).to_le_bytes());
+                    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                }
+            }
+        }
+        let options = LoadOptions { trainable: false, ..session.options };
+        let is_start = model.reference.is_none();
+        Ok(Self { name, dir, is_start, fingerprint: hex(&hash.finalize()), options })
+    }
+
+    /// What resume must know: the original reference, never the checkpoint.
+    pub fn facts(&self) -> serde_json::Value {
+        serde_json::json!({ "reference": { "path": self.name, "fingerprint": self.fingerprint } })
+    }
+
+    /// Gives every pair its reference log-probs: from the run directory where the fingerprint agrees, else computed
+    /// and stored there. `start` is the policy when it still has its starting weights.
+    pub fn attach(
+        &self,
+        train: Vec<Pair>,
+        eval: Vec<Pair>,
+        start: Option<&CausalLm>,
+        run: &Path,
+        micro: usize,
+    ) -> Result<(Vec<ReferencedPair>, Vec<ReferencedPair>)> {
+        let path = run.join(FILE);
+        let count = train.len() + eval.len();
+        let values = match self.stored(&path, count)? {
+            Some(values) => values,
+            None => {
+                let loaded;
+                let model = match start {
+                    Some(policy) if self.is_start => policy,
+                    _ => {
+                        loaded = CausalLm::from_pretrained(&self.dir, &self.options)?;
+                        &loaded
+                    }
+                };
+                let values = compute(model, train.iter().chain(&eval).collect(), micro)?;
+                self.store(&path, &values)?;
+                values
+            }
+        };
+        let mut values = values.into_iter();
+        let mut join = |pairs: Vec<Pair>| -> Vec<ReferencedPair> {
+            let joined = pairs.into_iter().zip(&mut values);
+            joined.map(|(pair, (chosen, rejected))| ReferencedPair { pair, chosen, rejected }).collect()
+        };
+        Ok((join(train), join(eval)))
+    }
+
+    fn stored(&self, path: &Path, count: usize) -> Result<Option<Vec<(f64, f64)>>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let (mut tensors, metadata) = tensors::read(path, Device::Cpu)?;
+        let (Some(chosen), Some(rejected)) = (tensors.shift_remove("chosen"), tensors.shift_remove("rejected")) else {
+            return Ok(None);
+        };
+        if metadata.get("fingerprint") != Some(&self.fingerprint) || chosen.size() != [count as i64] {
+            tracing::info!("{} belongs to other data or another model; computing it anew", path.display());
+            return Ok(None);
+        }
+        let (chosen, rejected) = (Vec::<f64>::try_from(chosen)?, Vec::<f64>::try_from(rejected)?);
+        Ok(Some(chosen.into_iter().zip(rejected).collect()))
+    }
+
+    fn store(&self, path: &Path, values: &[(f64, f64)]) -> Result<()> {
+        let chosen = Tensor::from_slice(&values.iter().map(|v| v.0).collect::<Vec<_>>());
+        let rejected = Tensor::from_slice(&values.iter().map(|v| v.1).collect::<Vec<_>>());
+        let temporary = crate::train::durable::temporary_name(path);
+        let metadata = HashMap::from([("fingerprint".to_owned(), self.fingerprint.clone())]);
+        tensors::write(&temporary, [("chosen", &chosen), ("rejected", &rejected)], metadata)?;
+        std::fs::rename(&temporary, path).map_err(Error::io(path, "rename into place"))
+    }
+}
+
+fn compute(model: &CausalLm, pairs: Vec<&Pair>, micro: usize) -> Result<Vec<(f64, f64)>> {
+    let _guard = tch::no_grad_guard();
+    let mut progress = Progress::new("reference", pairs.len() as u64, 0);
+    let mut values = Vec::with_capacity(pairs.len());
+    for chunk in pairs.chunks(micro) {
+        signals::check(0)?;
+        let batch = pair_batch(chunk);
+        let logps = Vec::<f32>::try_from(sequence_logprobs(model, &batch.flat, &batch.targets, false)?)?;
+        let (chosen, rejected) = logps.split_at(chunk.len());
+        values.extend(chosen.iter().zip(rejected).map(|(&c, &r)| (f64::from(c), f64::from(r))));
+        progress.set(values.len() as u64, "");
+    }
+    Ok(values)
+}

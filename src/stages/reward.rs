@@ -1,0 +1,161 @@
+//! Reward modelling: Bradley-Terry on preference pairs.
+use super::card::{self, ModelArtifact};
+use super::source::{RowSource, in_order};
+use super::{Parts, Session, Stage, kind_of, load_rows};
+use crate::config::{PoolingKind, RewardConfig};
+use crate::data::{Located, Pair, PairBatch, Row, Wanted, encode_pairs, pair_batch};
+use crate::error::{Error, Result};
+use crate::loss::bradley_terry;
+use crate::model::{HfConfig, Pooling, RewardModel};
+use crate::rollout::forward::sequence_rewards;
+use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use std::path::Path;
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// Pairs whose completions set the normalisation.
+const NORMALISATION_PAIRS: usize = 1024;
+
+impl Batch for PairBatch {
+    fn targets(&self) -> f64 {
+        self.preference.len() as f64
+    }
+
+    fn tokens(&self) -> u64 {
+        self.flat.len() as u64
+    }
+
+    fn rows(&self) -> Vec<String> {
+        self.ids.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// The Bradley-Terry loss, summed over pairs.
+struct RewardObjective<'a> {
+    model: &'a RewardModel,
+    centering: f64,
+}
+
+impl Objective for RewardObjective<'_> {
+    type Batch = PairBatch;
+
+    fn loss(&self, batch: &PairBatch) -> Result<LossOutput> {
+        let pairs = batch.preference.len() as i64;
+        let device = self.model.device();
+        let rewards = sequence_rewards(self.model, &batch.flat, &batch.ends, &batch.actions)?;
+        let (chosen, rejected) = (rewards.f_narrow(0, 0, pairs)?, rewards.f_narrow(0, pairs, pairs)?);
+        let preference = super::floats(&batch.preference, device)?;
+        let margin = super::floats(&batch.margin, device)?;
+        let losses = bradley_terry::pair_losses(&chosen, &rejected, &preference, &margin, self.centering)?;
+        let (rewards, gap) = (rewards.detach(), chosen.f_sub(&rejected)?.detach());
+        let mean = |sum: Tensor, weight: i64| Metric::Mean { sum, weight: weight as f64 };
+        let metrics = vec![
+            ("accuracy", super::pair_accuracy(&gap, &batch.preference)?),
+            ("min_reward", Metric::Min(rewards.f_min()?)),
+            ("mean_reward", mean(rewards.f_sum(Kind::Float)?, 2 * pairs)),
+            ("max_reward", Metric::Max(rewards.f_max()?)),
+            ("margin", mean(gap.f_sum(Kind::Float)?, pairs)),
+        ];
+        Ok(LossOutput { sum: losses.f_sum(Kind::Float)?, metrics })
+    }
+}
+
+impl Stage for RewardConfig {
+    fn run(&self, session: Session) -> Result<Outcome> {
+        let tokenizer = &session.tokenizer;
+        let started = Instant::now();
+        let load = |file: &str| -> Result<Vec<Pair>> {
+            load_rows(&self.data, file, Wanted::Preference, |rows, options, report| {
+                encode_pairs(tokenizer, &self.with_margin(rows), options, self.data.on_bad_row, report)
+            })
+        };
+        let rows = load(&self.data.train)?;
+        let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        let model = self.open_model(&session)?;
+        tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
+
+        let micro = self.train.micro();
+        let source = RowSource::new(&rows, &self.train, Box::new(|rows: &[&Pair]| pair_batch(rows)));
+        let eval = in_order(&eval_rows, micro, pair_batch);
+        let ids = session.special_ids();
+        let save = |dir: &Path, kind: Kind, checkpoint: bool| {
+            if checkpoint || !self.reward.normalize {
+                return model.save_pretrained(dir, kind, &ids);
+            }
+            let (gain, bias) = normalisation(&model, &rows, micro)?;
+            model.normalised(gain, bias)?.save_pretrained(dir, kind, &ids)
+        };
+        let artifact = ModelArtifact {
+            save_model: Box::new(save),
+            tokenizer,
+            final_kind: kind_of(self.train.save_dtype),
+            card: card::text(self, "AutoModelForSequenceClassification", "A Bradley-Terry reward model"),
+            facts: serde_json::Value::Null,
+        };
+        let run = session.run.claim(&session.table)?;
+        let objective = RewardObjective { model: &model, centering: self.reward.centering };
+        let resume_from = session.resume_from.as_deref();
+        let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
+        parts.train(&self.train, &run, resume_from, started)
+    }
+}
+
+impl RewardConfig {
+    fn pooling(&self) -> Pooling {
+        match self.reward.pooling {
+            PoolingKind::Last => Pooling::Last,
+            PoolingKind::Sum => Pooling::Sum,
+        }
+    }
+
+    /// Rows without a margin of their own take the configured one.
+    fn with_margin(&self, rows: &[Located]) -> Vec<Located> {
+        let mut rows = rows.to_vec();
+        for located in &mut rows {
+            if let Row::Preference { margin, .. } = &mut located.row {
+                margin.get_or_insert(self.reward.margin);
+            }
+        }
+        rows
+    }
+
+    fn open_model(&self, session: &Session) -> Result<RewardModel> {
+        let (dir, options) = (session.weights_dir(), &session.options);
+        if session.random_init(&self.model) {
+            let vocab = session.tokenizer.vocab_size();
+            let config = HfConfig::for_init(&session.model_dir, self.model.config.as_ref(), vocab)?;
+            return RewardModel::from_config(config, self.train.seed, self.pooling(), options);
+        }
+        if !RewardModel::is_one(dir)? {
+            return RewardModel::from_causal(dir, self.train.seed, self.pooling(), options);
+        }
+        let model = RewardModel::from_pretrained(dir, options)?;
+        if model.pooling() != self.pooling() {
+            let message = format!("is a reward model with pooling {:?}", model.pooling());
+            return Err(Error::file(dir, message, "set reward.pooling to the same, or start from a language model"));
+        }
+        Ok(model)
+    }
+}
+
+/// Gain and bias with which rewards of (up to 1,024 evenly spaced pairs of) training completions have mean 0 and
+/// standard deviation 1: normalised = gain * raw + bias.
+fn normalisation(model: &RewardModel, rows: &[Pair], micro: usize) -> Result<(f64, f64)> {
+    let _guard = tch::no_grad_guard();
+    let stride = rows.len().div_ceil(NORMALISATION_PAIRS);
+    let sample: Vec<&Pair> = rows.iter().step_by(stride).collect();
+    let mut rewards = Vec::new();
+    for pairs in sample.chunks(micro) {
+        let batch = pair_batch(pairs);
+        let values = sequence_rewards(model, &batch.flat, &batch.ends, &batch.actions)?;
+        rewards.extend(Vec::<f32>::try_from(values)?.into_iter().map(f64::from));
+    }
+    let count = rewards.len() as f64;
+    let mean = rewards.iter().sum::<f64>() / count;
+    let variance = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count;
+    if variance <= 0.0 {
+        return Err(Error::usage("all training completions have the same reward", "set reward.normalize = false"));
+    }
+    let gain = 1.0 / variance.sqrt();
+    Ok((gain, -mean * gain))
+}

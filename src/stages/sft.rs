@@ -1,0 +1,95 @@
+//! Supervised fine-tuning: behavioural cloning of completions or texts.
+use super::source::{RowSource, in_order};
+use super::card::{self, ModelArtifact};
+use super::{Parts, Session, Stage, kind_of, load_rows};
+use crate::config::SftConfig;
+use crate::data::{LmBatch, Sequence, Wanted, encode_lm, lm_batch};
+use crate::error::Result;
+use crate::loss::cross_entropy;
+use crate::model::{CausalLm, HfConfig};
+use crate::rollout::forward::target_logits;
+use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use std::time::Instant;
+
+/// A micro-batch of sequences and the dropout it is trained with.
+struct SftBatch {
+    rows: LmBatch,
+    dropout: f64,
+}
+
+impl Batch for SftBatch {
+    fn targets(&self) -> f64 {
+        self.rows.targets.len() as f64
+    }
+
+    fn tokens(&self) -> u64 {
+        self.rows.flat.len() as u64
+    }
+
+    fn rows(&self) -> Vec<String> {
+        self.rows.ids.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Cross-entropy over target tokens.
+struct SftObjective<'a> {
+    model: &'a CausalLm,
+}
+
+impl Objective for SftObjective<'_> {
+    type Batch = SftBatch;
+
+    fn loss(&self, batch: &SftBatch) -> Result<LossOutput> {
+        let (logits, targets) = target_logits(self.model, &batch.rows.flat, &batch.rows.targets, batch.dropout)?;
+        let weight = batch.targets();
+        let entropy = Metric::Mean { sum: cross_entropy::entropy_sum(&logits)?, weight };
+        let accuracy = Metric::Mean { sum: cross_entropy::correct_count(&logits, &targets)?, weight };
+        let sum = cross_entropy::cross_entropy_sum(&logits, &targets)?;
+        Ok(LossOutput { sum, metrics: vec![("entropy", entropy), ("mean_token_accuracy", accuracy)] })
+    }
+}
+
+impl Stage for SftConfig {
+    fn run(&self, session: Session) -> Result<Outcome> {
+        let tokenizer = &session.tokenizer;
+        let started = Instant::now();
+        let load = |file: &str| -> Result<Vec<Sequence>> {
+            let bad = self.data.on_bad_row;
+            load_rows(&self.data, file, Wanted::Lm, |rows, options, report| {
+                encode_lm(tokenizer, rows, options, bad, report)
+            })
+        };
+        let rows = load(&self.data.train)?;
+        let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        let model = self.open_model(&session)?;
+        tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
+
+        let dropout = self.model.dropout;
+        let collate = |rows: &[&Sequence], dropout: f64| SftBatch { rows: lm_batch(rows), dropout };
+        let source = RowSource::new(&rows, &self.train, Box::new(move |rows| collate(rows, dropout)));
+        let eval = in_order(&eval_rows, self.train.micro(), |rows| collate(rows, 0.0));
+        let ids = session.special_ids();
+        let artifact = ModelArtifact {
+            save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
+            tokenizer,
+            final_kind: kind_of(self.train.save_dtype),
+            card: card::text(self, "AutoModelForCausalLM", "A language model after supervised fine-tuning"),
+            facts: serde_json::Value::Null,
+        };
+        let run = session.run.claim(&session.table)?;
+        let objective = SftObjective { model: &model };
+        let resume_from = session.resume_from.as_deref();
+        let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
+        parts.train(&self.train, &run, resume_from, started)
+    }
+}
+
+impl SftConfig {
+    fn open_model(&self, session: &Session) -> Result<CausalLm> {
+        if !session.random_init(&self.model) {
+            return CausalLm::from_pretrained(session.weights_dir(), &session.options);
+        }
+        let config = HfConfig::for_init(&session.model_dir, self.model.config.as_ref(), session.tokenizer.vocab_size())?;
+        CausalLm::from_config(config, self.train.seed, &session.options)
+    }
+}

@@ -1,0 +1,165 @@
+//! Figures of a run: gathered on the device, averaged on the host at log steps, written to metrics.jsonl and TensorBoard.
+//!
+//! Scalars leave the device when a window closes or a checkpoint is taken, and are then reduced in f64 in the order
+//! they came, so that a resumed run writes the same bytes.
+use super::objective::Metric;
+use super::tensorboard::EventWriter;
+use crate::error::{Error, Result};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tch::Tensor;
+
+/// The log's name in a run directory.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+
+/// Fields that tell time or machine, outside the byte-for-byte promise of resume.
+pub const TIMING_FIELDS: &[&str] =
+    &["step_seconds", "tokens_per_second", "peak_memory_mb", "train_runtime", "eval_runtime"];
+
+/// One step's figures, combined over its micro-batches; still on the device.
+#[derive(Default)]
+pub struct StepFigures(IndexMap<&'static str, Metric>);
+
+impl StepFigures {
+    /// Takes in a micro-batch's figures.
+    pub fn add(&mut self, metrics: Vec<(&'static str, Metric)>) -> Result<()> {
+        for (name, new) in metrics {
+            let combined = match (self.0.swap_remove(name), new) {
+                (None, new) => new,
+                (Some(Metric::Mean { sum, weight }), Metric::Mean { sum: more, weight: added }) => {
+                    Metric::Mean { sum: sum.f_add(&more)?, weight: weight + added }
+                }
+                (Some(Metric::Min(old)), Metric::Min(new)) => Metric::Min(old.f_minimum(&new)?),
+                (Some(Metric::Max(old)), Metric::Max(new)) => Metric::Max(old.f_maximum(&new)?),
+                _ => panic!("metric {name} changed its kind within a step"),
+            };
+            self.0.insert(name, combined);
+        }
+        Ok(())
+    }
+
+    /// The step's figures as device scalars.
+    pub fn finish(self) -> Result<Vec<(&'static str, Tensor)>> {
+        let mut values = Vec::with_capacity(self.0.len());
+        for (name, metric) in self.0 {
+            let value = match metric {
+                // A mean over nothing (a batch of ties has no right answer) is not logged.
+                Metric::Mean { weight: 0.0, .. } => continue,
+                Metric::Mean { sum, weight } => sum.f_div_scalar(weight)?,
+                Metric::Min(value) | Metric::Max(value) => value,
+            };
+            values.push((name, value));
+        }
+        Ok(values)
+    }
+}
+
+/// Figures of the steps since the last logged line: on the host in f64 once collected, on the device before.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Window {
+    collected: IndexMap<String, Vec<f64>>,
+    #[serde(skip)]
+    pending: Vec<(&'static str, Tensor)>,
+}
+
+impl Clone for Window {
+    fn clone(&self) -> Self {
+        assert!(self.pending.is_empty(), "a window is collected before it is copied");
+        Self { collected: self.collected.clone(), pending: Vec::new() }
+    }
+}
+
+impl Window {
+    /// Adds one step's figures without leaving the device.
+    pub fn push(&mut self, values: Vec<(&'static str, Tensor)>) {
+        self.pending.extend(values);
+    }
+
+    /// Brings what is pending to the host.
+    pub fn collect(&mut self) -> Result<()> {
+        for (name, value) in self.pending.drain(..) {
+            self.collected.entry(name.to_owned()).or_default().push(f64::try_from(&value)?);
+        }
+        Ok(())
+    }
+
+    /// Means over the window's steps; the window is empty afterwards.
+    pub fn close(&mut self) -> Result<Vec<(String, f64)>> {
+        self.collect()?;
+        let means = self.collected.drain(..);
+        Ok(means.map(|(name, values)| (name, values.iter().sum::<f64>() / values.len() as f64)).collect())
+    }
+}
+
+/// Writes metrics.jsonl and the TensorBoard events of one run.
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+    events: EventWriter,
+}
+
+impl MetricsLog {
+    /// Opens the log of `run`, keeping only lines up to `step` (0: a new log), and writes the events file anew from
+    /// the kept lines, so that neither has a missing or doubled step after a resume.
+    pub fn open(run: &Path, step: u64) -> Result<Self> {
+        let path = run.join(METRICS_FILE);
+        let kept = if step == 0 { Vec::new() } else { kept_lines(&path, step)? };
+        let mut text = kept.join("\n");
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        super::durable::write_file(&path, text.as_bytes())?;
+        let mut events = EventWriter::create(run)?;
+        for line in &kept {
+            if let Ok(Value::Object(record)) = serde_json::from_str(line) {
+                events.record(&record)?;
+            }
+        }
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path, "open"))?;
+        Ok(Self { path, file, events })
+    }
+
+    /// Appends one line; `step` first.
+    pub fn write(&mut self, step: u64, fields: &[(String, f64)]) -> Result<()> {
+        let mut record = Map::new();
+        record.insert("step".into(), step.into());
+        for (name, value) in fields {
+            record.insert(name.clone(), number(*value));
+        }
+        let mut line = serde_json::to_string(&record).expect("numbers serialise");
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path, "append to"))?;
+        self.events.record(&record)
+    }
+
+    /// fsyncs both files; done before a checkpoint appears.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.path, "fsync"))?;
+        self.events.sync()
+    }
+}
+
+/// Whole numbers without a fraction; what JSON cannot hold becomes null.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 9e15 {
+        return Value::from(value as i64);
+    }
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+fn kept_lines(path: &Path, step: u64) -> Result<Vec<String>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(path, "read")(error)),
+    };
+    let belongs = |line: &&str| {
+        let record: Option<Value> = serde_json::from_str(line).ok();
+        record.and_then(|r| r["step"].as_u64()).is_some_and(|s| s <= step)
+    };
+    Ok(text.lines().filter(belongs).map(str::to_owned).collect())
+}

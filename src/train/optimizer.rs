@@ -1,0 +1,139 @@
+//! AdamW with state in named tensors, and clipping that returns the norm. Imports `ffi` and named tensors.
+//!
+//! tch's own optimizers cannot save their state and its clipping returns nothing.
+use crate::config::OptimConfig;
+use crate::error::{Error, Result};
+use crate::ffi;
+use crate::tensors::TensorMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// One parameter with its moments.
+struct Slot {
+    name: String,
+    parameter: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+    decays: bool,
+}
+
+/// Decoupled weight decay Adam (Loshchilov and Hutter 2019), fused in libtorch; moments float32.
+pub struct AdamW {
+    slots: Vec<Slot>,
+    config: OptimConfig,
+}
+
+impl AdamW {
+    /// An optimizer over `parameters` (float32 masters); weight decay is for tensors of two or more dimensions only,
+    /// so norms and biases are exempt.
+    pub fn new<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a Tensor)>, config: OptimConfig) -> Result<Self> {
+        let mut slots = Vec::new();
+        for (name, parameter) in parameters {
+            slots.push(Slot {
+                name: name.to_owned(),
+                exp_avg: parameter.detach().f_zeros_like()?,
+                exp_avg_sq: parameter.detach().f_zeros_like()?,
+                step: Tensor::f_zeros([], (Kind::Float, parameter.device()))?,
+                decays: parameter.dim() >= 2,
+                parameter: parameter.shallow_clone(),
+            });
+        }
+        Ok(Self { slots, config })
+    }
+
+    /// Sets all gradients to zero, keeping their memory.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        for slot in &mut self.slots {
+            let mut grad = slot.parameter.f_grad()?;
+            if grad.defined() {
+                let _ = grad.f_detach_()?;
+                let _ = grad.f_zero_()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The 2-norm over all gradients, as a scalar tensor, and scales them down to `max_grad_norm` where it is larger,
+    /// as `torch.nn.utils.clip_grad_norm_` does.
+    pub fn clip(&mut self) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let mut grads = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let grad = slot.parameter.f_grad()?;
+            if grad.defined() {
+                grads.push(grad);
+            }
+        }
+        let grads: Vec<&Tensor> = grads.iter().collect();
+        let norm = ffi::global_norm(&grads)?;
+        let inverse = norm.f_add_scalar(1e-6)?.f_reciprocal()?;
+        let factor = inverse.f_mul_scalar(self.config.max_grad_norm)?.f_clamp_max(1.0)?;
+        ffi::scale(&grads, &factor)?;
+        Ok(norm)
+    }
+
+    /// One update with the gradients as they stand; parameters without a gradient stay, as in PyTorch.
+    pub fn step(&mut self, learning_rate: f64) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for decays in [true, false] {
+            let mut grads = Vec::new();
+            let mut slots = Vec::new();
+            for slot in self.slots.iter().filter(|slot| slot.decays == decays) {
+                let grad = slot.parameter.f_grad()?;
+                if grad.defined() {
+                    grads.push(grad);
+                    slots.push(slot);
+                }
+            }
+            let list = |field: fn(&Slot) -> &Tensor| slots.iter().map(|slot| field(slot)).collect::<Vec<_>>();
+            let numbers = ffi::AdamW {
+                lr: learning_rate,
+                beta1: self.config.beta1,
+                beta2: self.config.beta2,
+                weight_decay: if decays { self.config.weight_decay } else { 0.0 },
+                eps: self.config.epsilon,
+            };
+            let grads: Vec<&Tensor> = grads.iter().collect();
+            let (params, steps) = (list(|s| &s.parameter), list(|s| &s.step));
+            let (first, second) = (list(|s| &s.exp_avg), list(|s| &s.exp_avg_sq));
+            ffi::fused_adamw(&params, &grads, &first, &second, &steps, numbers)?;
+        }
+        Ok(())
+    }
+
+    /// Moments and step counts by name: `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`.
+    pub fn state(&self) -> TensorMap {
+        let mut state = TensorMap::new();
+        for slot in &self.slots {
+            state.insert(format!("{}.exp_avg", slot.name), slot.exp_avg.shallow_clone());
+            state.insert(format!("{}.exp_avg_sq", slot.name), slot.exp_avg_sq.shallow_clone());
+            state.insert(format!("{}.step", slot.name), slot.step.shallow_clone());
+        }
+        state
+    }
+
+    /// Takes moments from `state`, read from `file`: every tensor must be there in its shape, and no other.
+    pub fn restore(&mut self, mut state: TensorMap, file: &Path) -> Result<()> {
+        let remedy = "the checkpoint belongs to another model; start a new run";
+        let _guard = tch::no_grad_guard();
+        for slot in &mut self.slots {
+            for (part, target) in
+                [("exp_avg", &mut slot.exp_avg), ("exp_avg_sq", &mut slot.exp_avg_sq), ("step", &mut slot.step)]
+            {
+                let name = format!("{}.{part}", slot.name);
+                let source =
+                    state.shift_remove(&name).ok_or_else(|| Error::tensor(file, &name, "is missing", remedy))?;
+                if source.size() != target.size() {
+                    let message = format!("has shape {:?}, the model needs {:?}", source.size(), target.size());
+                    return Err(Error::tensor(file, &name, message, remedy));
+                }
+                target.f_copy_(&source)?;
+            }
+        }
+        match state.keys().next() {
+            Some(name) => Err(Error::tensor(file, name, "belongs to no parameter", remedy)),
+            None => Ok(()),
+        }
+    }
+}

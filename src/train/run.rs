@@ -1,0 +1,185 @@
+//! A run directory: who may write to it, what it already holds, and its configuration.
+use super::durable;
+use super::state::{STATE_FILE, TrainerState};
+use super::{checkpoint, metrics::METRICS_FILE};
+use crate::error::{Error, Result};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The resolved configuration's name in a run directory.
+pub const CONFIG_FILE: &str = "config.toml";
+const LOCK_FILE: &str = ".lock";
+
+/// Keys that a resumed run may change: they decide what is kept and where it runs, not what is computed.
+const FREE_KEYS: &[&str] = &["train.resume", "train.keep", "train.keep_best", "train.save_every", "model.device"];
+
+/// What a run directory holds.
+#[derive(Debug, PartialEq)]
+pub enum RunState {
+    /// Nothing yet, or a run that never reached a checkpoint.
+    Fresh,
+    /// A run to go on with, from this checkpoint.
+    Resume(PathBuf),
+    /// A finished run, after so many steps.
+    Finished(u64),
+}
+
+/// A run directory that was looked at but not written to.
+pub struct RunDir {
+    /// Its path.
+    pub path: PathBuf,
+}
+
+/// A run directory that belongs to this process until it ends.
+pub struct ClaimedRun {
+    /// Its path.
+    pub path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Looks at `output` without writing: what is there, and may `config` go on with it?
+    ///
+    /// # Errors
+    /// A run is there and `resume` is false; another process holds it; the saved configuration differs.
+    pub fn inspect(output: &str, resume: bool, config: &toml::Table) -> Result<(Self, RunState)> {
+        let path = PathBuf::from(output);
+        let run = Self { path };
+        check_writable(&run.path)?;
+        let lock = run.path.join(LOCK_FILE);
+        if let Ok(mut file) = File::open(&lock) {
+            match file.try_lock_shared() {
+                Err(TryLockError::WouldBlock) => return Err(held_by(&run.path, &mut file)),
+                Err(TryLockError::Error(source)) => return Err(Error::io(&lock, "lock")(source)),
+                Ok(()) => {}
+            }
+        }
+        let started = run.path.join(CONFIG_FILE).exists() || run.path.join(METRICS_FILE).exists();
+        if !started {
+            return Ok((run, RunState::Fresh));
+        }
+        if !resume {
+            let remedy = "train.resume=true goes on with it; else name another train.output or remove that directory";
+            return Err(Error::file(&run.path, "already holds a run", remedy));
+        }
+        run.compare_config(config)?;
+        let state = run.state()?;
+        Ok((run, state))
+    }
+
+    fn state(&self) -> Result<RunState> {
+        if self.path.join(durable::MANIFEST).exists() && self.path.join(STATE_FILE).exists() {
+            let state = TrainerState::read(&self.path)?;
+            if state.finished {
+                return Ok(RunState::Finished(state.step));
+            }
+        }
+        Ok(checkpoint::newest_whole(&self.path)?.map_or(RunState::Fresh, RunState::Resume))
+    }
+
+    fn compare_config(&self, config: &toml::Table) -> Result<()> {
+        let path = self.path.join(CONFIG_FILE);
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let saved: toml::Table =
+            text.parse().map_err(|_| Error::file(&path, "is not TOML any more", "start a new run"))?;
+        let (old, new) = (flatten(&saved), flatten(config));
+        let mut changed = Vec::new();
+        for key in old.keys().chain(new.keys().filter(|k| !old.contains_key(*k))) {
+            if !FREE_KEYS.contains(&key.as_str()) && old.get(key) != new.get(key) {
+                let show = |v: Option<&String>| v.cloned().unwrap_or_else(|| "(unset)".into());
+                changed.push(format!("{key} was {}, is now {}", show(old.get(key)), show(new.get(key))));
+            }
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let message = format!("the run there has another configuration: {}", changed.join("; "));
+        Err(Error::file(&self.path, message, "set these back, or start a new run with another train.output"))
+    }
+
+    /// Makes the directory, takes the lock, saves the resolved configuration.
+    pub fn claim(self, config: &toml::Table) -> Result<ClaimedRun> {
+        std::fs::create_dir_all(&self.path).map_err(Error::io(&self.path, "create"))?;
+        let lock_path = self.path.join(LOCK_FILE);
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&lock_path)
+            .map_err(Error::io(&lock_path, "create"))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(held_by(&self.path, &mut lock)),
+            Err(TryLockError::Error(source)) => return Err(Error::io(&lock_path, "lock")(source)),
+            Ok(()) => {}
+        }
+        let owner = format!("process {} on {}", std::process::id(), host());
+        lock.set_len(0).and_then(|()| lock.write_all(owner.as_bytes())).map_err(Error::io(&lock_path, "write"))?;
+        self.clean_leftovers()?;
+        let path = self.path.join(CONFIG_FILE);
+        let text = toml::to_string_pretty(config).expect("a TOML table serialises");
+        durable::write_file(&path, text.as_bytes())?;
+        Ok(ClaimedRun { path: self.path, _lock: lock })
+    }
+
+    /// Removes what a killed process left half written, by name.
+    fn clean_leftovers(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.path).map_err(Error::io(&self.path, "list"))? {
+            let entry = entry.map_err(Error::io(&self.path, "list"))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                tracing::info!("removing {}, left half written by an earlier process", entry.path().display());
+                let removed = if entry.path().is_dir() {
+                    std::fs::remove_dir_all(entry.path())
+                } else {
+                    std::fs::remove_file(entry.path())
+                };
+                removed.map_err(Error::io(entry.path(), "remove"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The nearest existing ancestor must be a directory that we may write to.
+fn check_writable(path: &Path) -> Result<()> {
+    let mut at = path;
+    while !at.exists() {
+        at = match at.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    if !at.is_dir() {
+        return Err(Error::file(at, "is a file, a run needs a directory", "name another train.output"));
+    }
+    let probe = tempfile::Builder::new().prefix(".collimate-probe").tempfile_in(at);
+    probe.map(drop).map_err(|e| Error::file(at, format!("cannot be written to: {e}"), "name another train.output"))
+}
+
+fn held_by(path: &Path, lock: &mut File) -> Error {
+    let mut owner = String::new();
+    let _ = lock.rewind().and_then(|()| lock.read_to_string(&mut owner));
+    let owner = if owner.is_empty() { "another process".to_owned() } else { owner };
+    Error::file(path, format!("{owner} is running there"), "wait for it, stop it, or name another train.output")
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "this host".into(), |h| h.trim().to_owned())
+}
+
+fn flatten(table: &toml::Table) -> std::collections::BTreeMap<String, String> {
+    let mut flat = std::collections::BTreeMap::new();
+    for (section, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                flat.extend(inner.iter().map(|(key, value)| (format!("{section}.{key}"), value.to_string())));
+            }
+            other => {
+                flat.insert(section.clone(), other.to_string());
+            }
+        }
+    }
+    flat
+}

@@ -1,0 +1,312 @@
+//! THE loop: accumulate, clip, AdamW, log, evaluate, checkpoint. The only call of `backward()` in the crate.
+//!
+//! A step is what lies between two boundaries of the source. Scalars leave the device once an update (the check that
+//! loss and gradient norm are finite) and at log steps.
+use super::checkpoint::{self, Keep};
+use super::metrics::{MetricsLog, StepFigures};
+use super::objective::{Artifact, Batch, BatchSource, Objective};
+use super::progress::Progress;
+use super::state::{Best, TrainerState};
+use super::{AdamW, durable, schedule, signals};
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::{ffi, seed};
+use std::path::Path;
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+/// Everything one run of the loop is given.
+pub struct Job<'a, O: Objective> {
+    /// Turns batches into losses.
+    pub objective: &'a O,
+    /// Where batches come from.
+    pub source: &'a mut dyn BatchSource<O::Batch>,
+    /// Evaluation batches; empty: no evaluation.
+    pub eval: &'a [O::Batch],
+    /// What checkpoints hold besides the moments.
+    pub artifact: &'a dyn Artifact,
+    /// The parameters' optimizer.
+    pub optimizer: AdamW,
+    /// `[train]`.
+    pub config: &'a TrainConfig,
+    /// Planned steps.
+    pub total_steps: u64,
+    /// The run directory, claimed by this process.
+    pub run: &'a Path,
+    /// The checkpoint to go on from.
+    pub resume_from: Option<&'a Path>,
+    /// The model's device, for memory figures.
+    pub device: Device,
+    /// When the first row was encoded.
+    pub started: Instant,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Finished steps.
+    pub steps: u64,
+    /// Mean loss over all steps.
+    pub train_loss: f64,
+    /// Figures of the last evaluation, by name with the `eval_` prefix.
+    pub eval: Vec<(String, f64)>,
+    /// Seconds from the first row encoded to the last update.
+    pub train_runtime: f64,
+}
+
+/// Runs the job to its end and leaves the final model at the top of the run directory.
+///
+/// # Errors
+/// A non-finite loss or gradient (no checkpoint is replaced), a signal (after a checkpoint), input/output errors.
+pub fn train<O: Objective>(job: Job<'_, O>) -> Result<Outcome> {
+    let mut state = TrainerState::default();
+    let Job { source, .. } = job;
+    let mut optimizer = job.optimizer;
+    if let Some(dir) = job.resume_from {
+        state = TrainerState::read(dir)?;
+        checkpoint::restore_optimizer(dir, &mut optimizer)?;
+        source.restore(&state.source)?;
+    }
+    state.total_steps = job.total_steps;
+    let log = MetricsLog::open(job.run, state.step)?;
+    let progress = Progress::new("training", job.total_steps, state.step);
+    let earlier = state.train_runtime;
+    let context = Context { objective: job.objective, eval: job.eval, artifact: job.artifact, config: job.config };
+    let clock = Clock { started: job.started, earlier, device: job.device };
+    Loop { context, optimizer, state, log, progress, clock, run: job.run }.run(source)
+}
+
+/// What does not change while the loop runs.
+struct Context<'a, O: Objective> {
+    objective: &'a O,
+    eval: &'a [O::Batch],
+    artifact: &'a dyn Artifact,
+    config: &'a TrainConfig,
+}
+
+struct Clock {
+    started: Instant,
+    earlier: f64,
+    device: Device,
+}
+
+impl Clock {
+    fn runtime(&self) -> f64 {
+        self.earlier + self.started.elapsed().as_secs_f64()
+    }
+}
+
+struct Loop<'a, O: Objective> {
+    context: Context<'a, O>,
+    optimizer: AdamW,
+    state: TrainerState,
+    log: MetricsLog,
+    progress: Progress,
+    clock: Clock,
+    run: &'a Path,
+}
+
+impl<O: Objective> Loop<'_, O> {
+    fn run(mut self, source: &mut dyn BatchSource<O::Batch>) -> Result<Outcome> {
+        let config = self.context.config;
+        let mut eval = Vec::new();
+        let mut since_log = Since::default();
+        while self.state.step < self.state.total_steps {
+            let Some(tokens) = self.step(source, &mut since_log)? else { break };
+            self.state.step += 1;
+            self.state.num_tokens += tokens;
+            let (step, last) = (self.state.step, self.state.step == self.state.total_steps);
+            self.progress.set(step, &since_log.message);
+            if step.is_multiple_of(config.log_every) || last {
+                self.log_line(source.epoch(), &mut since_log)?;
+            }
+            let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
+            let stopping = signals::stop_requested();
+            let improved = if !self.context.eval.is_empty() && (last || due(config.eval_every)) {
+                eval = self.evaluate()?;
+                self.note_best(&eval)
+            } else {
+                false
+            };
+            // A new best is saved at once so that `keep_best` names a checkpoint that exists.
+            let wanted = due(config.save_every) || (last && config.save_every.is_some());
+            if wanted || stopping || (improved && config.keep_best) {
+                self.save(source)?;
+            }
+            signals::check(step)?;
+        }
+        self.finish(source, eval)
+    }
+
+    /// One step: updates until the source is at a boundary. Tokens seen, or `None` when the source is exhausted.
+    fn step(&mut self, source: &mut dyn BatchSource<O::Batch>, since: &mut Since) -> Result<Option<u64>> {
+        let begun = Instant::now();
+        let (mut tokens, mut update) = (0, 0u64);
+        loop {
+            let Some(batches) = source.next_step()? else { return Ok(None) };
+            tokens += batches.iter().map(Batch::tokens).sum::<u64>();
+            let loss = self.update(&batches, update)?;
+            since.message = format!("loss {loss:.4}");
+            self.state.loss_sum += loss;
+            update += 1;
+            if source.at_boundary() {
+                break;
+            }
+        }
+        since.steps += 1;
+        since.seconds += begun.elapsed().as_secs_f64();
+        since.tokens += tokens;
+        Ok(Some(tokens))
+    }
+
+    /// One optimizer update over its micro-batches; the loss, a mean over the update's targets.
+    fn update(&mut self, batches: &[O::Batch], update: u64) -> Result<f64> {
+        let config = self.context.config;
+        let step = self.state.step;
+        let targets: f64 = batches.iter().map(Batch::targets).sum();
+        let mut figures = StepFigures::default();
+        let mut total: Option<Tensor> = None;
+        self.optimizer.zero_grad()?;
+        for (micro, batch) in batches.iter().enumerate() {
+            signals::check_overdue(step)?;
+            // Dropout is the only draw inside a forward pass; its seed depends on nothing that resume would change.
+            tch::manual_seed(seed::derive(config.seed, "dropout", &[step, update, micro as u64]) as i64);
+            let output = self.context.objective.loss(batch)?;
+            let share = output.sum.f_div_scalar(targets)?;
+            share.f_backward()?;
+            let share = share.detach();
+            total = Some(match total {
+                None => share,
+                Some(sum) => sum.f_add(&share)?,
+            });
+            figures.add(output.metrics)?;
+        }
+        let loss_tensor = total.expect("an update has at least one micro-batch");
+        let loss = f64::try_from(&loss_tensor)?;
+        self.check_finite("loss", loss, batches)?;
+        let norm = self.optimizer.clip()?;
+        self.check_finite("gradient norm", f64::try_from(&norm)?, batches)?;
+        let rate = schedule::learning_rate(&config.optim(), step, self.state.total_steps);
+        self.optimizer.step(rate)?;
+        let mut values = vec![("loss", loss_tensor), ("grad_norm", norm)];
+        values.push(("learning_rate", Tensor::from(rate)));
+        values.extend(figures.finish()?);
+        self.state.window.push(values);
+        Ok(loss)
+    }
+
+    fn check_finite(&self, what: &'static str, value: f64, batches: &[O::Batch]) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let rows: Vec<String> = batches.iter().flat_map(Batch::rows).collect();
+        Err(Error::NonFinite { step: self.state.step + 1, what, value, rows: rows.join(", ") })
+    }
+
+    fn log_line(&mut self, epoch: f64, since: &mut Since) -> Result<()> {
+        let mut fields = self.state.window.close()?;
+        fields.push(("num_tokens".into(), self.state.num_tokens as f64));
+        fields.push(("epoch".into(), epoch));
+        fields.push(("step_seconds".into(), since.seconds / since.steps.max(1) as f64));
+        fields.push(("tokens_per_second".into(), since.tokens as f64 / since.seconds.max(1e-9)));
+        fields.push(("peak_memory_mb".into(), peak_memory_mb(self.clock.device)));
+        *since = Since::default();
+        self.log.write(self.state.step, &fields)?;
+        let get = |name: &str| fields.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, v)| *v);
+        let (loss, norm) = (get("loss"), get("grad_norm"));
+        let (step, total) = (self.state.step, self.state.total_steps);
+        self.progress.suspend(|| tracing::debug!("step {step}/{total} loss {loss:.4} grad_norm {norm:.3}"));
+        Ok(())
+    }
+
+    /// Means over all evaluation batches, weighted by what they are means of.
+    fn evaluate(&mut self) -> Result<Vec<(String, f64)>> {
+        let _guard = tch::no_grad_guard();
+        let begun = Instant::now();
+        let mut figures = StepFigures::default();
+        let (mut loss, mut targets) = (0.0, 0.0);
+        for batch in self.context.eval {
+            signals::check_overdue(self.state.step)?;
+            let output = self.context.objective.loss(batch)?;
+            loss += f64::try_from(&output.sum)?;
+            targets += batch.targets();
+            figures.add(output.metrics)?;
+        }
+        let mut fields = vec![("eval_loss".to_owned(), loss / targets)];
+        for (name, value) in figures.finish()? {
+            fields.push((format!("eval_{name}"), f64::try_from(&value)?));
+        }
+        fields.push(("eval_runtime".into(), begun.elapsed().as_secs_f64()));
+        self.log.write(self.state.step, &fields)?;
+        let text: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let step = self.state.step;
+        self.progress.suspend(|| tracing::info!("step {step}: {}", text.join(", ")));
+        Ok(fields)
+    }
+
+    fn note_best(&mut self, eval: &[(String, f64)]) -> bool {
+        let eval_loss = eval[0].1;
+        let improved = eval_loss.is_finite() && self.state.best.is_none_or(|best| eval_loss < best.eval_loss);
+        if improved {
+            self.state.best = Some(Best { step: self.state.step, eval_loss });
+        }
+        improved
+    }
+
+    fn save(&mut self, source: &dyn BatchSource<O::Batch>) -> Result<()> {
+        self.prepare_state(source)?;
+        let config = self.context.config;
+        let best = if config.keep_best { self.state.best.map(|best| best.step) } else { None };
+        let keep = Keep { newest: config.keep, best };
+        checkpoint::save(self.run, self.context.artifact, &self.optimizer, &self.state, keep)
+    }
+
+    fn prepare_state(&mut self, source: &dyn BatchSource<O::Batch>) -> Result<()> {
+        self.state.window.collect()?;
+        self.state.source = source.state();
+        self.state.facts = self.context.artifact.facts();
+        self.state.train_runtime = self.clock.runtime();
+        self.log.sync()
+    }
+
+    fn finish(mut self, source: &dyn BatchSource<O::Batch>, eval: Vec<(String, f64)>) -> Result<Outcome> {
+        self.prepare_state(source)?;
+        let train_loss = self.state.loss_sum / self.state.step.max(1) as f64;
+        let train_runtime = self.state.train_runtime;
+        let last = [("train_loss".to_owned(), train_loss), ("train_runtime".to_owned(), train_runtime)];
+        self.log.write(self.state.step, &last)?;
+        self.log.sync()?;
+        self.state.finished = true;
+        let (artifact, state) = (self.context.artifact, &self.state);
+        durable::write_into(self.run, "final", |dir| {
+            artifact.save(dir, false)?;
+            state.write(dir)
+        })?;
+        Ok(Outcome { steps: self.state.step, train_loss, eval, train_runtime })
+    }
+}
+
+/// Timing since the last logged line.
+#[derive(Default)]
+struct Since {
+    steps: u64,
+    seconds: f64,
+    tokens: u64,
+    message: String,
+}
+
+/// Most memory used at once, in MB: of the process on the CPU (VmHWM), of libtorch's allocator on CUDA.
+pub fn peak_memory_mb(device: Device) -> f64 {
+    if let Device::Cuda(index) = device {
+        return ffi::cuda_peak_bytes(index, false).map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kilobytes.map_or(f64::NAN, |kb| kb * 1024.0 / 1e6)
+}
+
+/// A scalar as a float32 tensor, for figures that are numbers already.
+pub fn scalar(value: f64) -> Tensor {
+    Tensor::from(value).to_kind(Kind::Float)
+}

@@ -1,0 +1,5 @@
+//! Rows, encoding, batches and the loader, one file each.
+mod batch;
+mod encode;
+mod loader;
+mod rows;
