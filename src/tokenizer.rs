@@ -187,6 +187,13 @@ impl Tokenizer {
         ))
     }
 
+    /// Whether both give the same ids: their tokenizer.json are the same bytes.
+    pub fn same_ids(&self, other: &Self) -> bool {
+        let json =
+            |t: &Self| t.files.iter().find(|(name, _)| *name == "tokenizer.json").map(|(_, bytes)| bytes.clone());
+        json(self) == json(other)
+    }
+
     /// Writes the tokenizer's files as they were read.
     pub fn save(&self, dir: &Path) -> Result<()> {
         for (name, bytes) in &self.files {

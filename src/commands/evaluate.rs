@@ -8,7 +8,7 @@ use crate::data::{
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::loss::logprobs::token_logprobs;
-use crate::model::{LoadOptions, RewardModel};
+use crate::model::{HfConfig, LoadOptions};
 use crate::rollout::assess::{Sample, mean_and_error, sample, sample_kl, sample_rewards};
 use crate::rollout::forward::{sequence_logprobs, sequence_rewards, target_logits};
 use crate::rollout::sampling::Sampling;
@@ -67,7 +67,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let found = columns(&path)?;
     let has = |name: &str| found.iter().any(|column| column == name);
     let dir = hub::resolve_model(&args.model.model)?;
-    let is_reward = RewardModel::is_one(&dir)?;
+    let is_reward = HfConfig::from_dir(&dir)?.is_reward();
     if is_reward && (args.reference.is_some() || args.reward.is_some()) {
         let message = format!("{} is a reward model: it draws no samples", args.model.model);
         return Err(Error::usage(message, "give a language model as --model, or leave out --reference and --reward"));
@@ -167,7 +167,7 @@ fn reward_on_pairs(args: &EvaluateArgs, options: &LoadOptions, figures: &mut Fig
     let dir = hub::resolve_model(&args.model.model)?;
     let scorer = RewardScorer::open(&dir, options, args.model.batch())?;
     let model = scorer.model();
-    let options = encode_options(model.dims().max_positions, model.append_eos());
+    let options = encode_options(model.dims().context, model.append_eos());
     let pairs = read_pairs(args, scorer.tokenizer(), &options)?;
     let mut progress = Progress::new("evaluating", pairs.len() as u64, 0);
     let (mut gaps, mut rewards) = (Vec::new(), Vec::new());
@@ -207,7 +207,7 @@ fn policy_on_rows(args: &EvaluateArgs, opened: &Opened, figures: &mut Figures) -
     let mut report = DataReport::default();
     let path = hub::resolve_dataset_file(&args.data)?;
     let rows = limited(read_rows(&path, Wanted::Lm, OnBadRow::Error, &mut report)?, args.limit);
-    let options = encode_options(opened.model.dims().max_positions, true);
+    let options = encode_options(opened.model.dims().context, true);
     let sequences = encode_lm(&opened.tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
     let mut progress = Progress::new("evaluating", sequences.len() as u64, 0);
     let (mut total, mut tokens, mut done) = (0.0, 0usize, 0);
@@ -230,7 +230,7 @@ fn policy_on_rows(args: &EvaluateArgs, opened: &Opened, figures: &mut Figures) -
 
 fn policy_on_pairs(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figures: &mut Figures) -> Result<()> {
     let _guard = tch::no_grad_guard();
-    let encode = encode_options(opened.model.dims().max_positions, true);
+    let encode = encode_options(opened.model.dims().context, true);
     let pairs = read_pairs(args, &opened.tokenizer, &encode)?;
     let reference = args.reference.as_deref().map(|path| open_causal(path, options)).transpose()?;
     if let Some(reference) = &reference {
@@ -242,7 +242,9 @@ fn policy_on_pairs(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, 
         let batch = pair_batch(&chunk.iter().collect::<Vec<_>>());
         let policy = sequence_logprobs(&opened.model, &batch.flat, &batch.targets, false)?;
         let ratios = match &reference {
-            Some(reference) => policy.f_sub(&sequence_logprobs(&reference.model, &batch.flat, &batch.targets, false)?)?,
+            Some(reference) => {
+                policy.f_sub(&sequence_logprobs(&reference.model, &batch.flat, &batch.targets, false)?)?
+            }
             None => policy.shallow_clone(),
         };
         let split = |values: &tch::Tensor| -> Result<(Vec<f64>, Vec<f64>)> {

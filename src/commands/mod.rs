@@ -91,14 +91,18 @@ pub fn read_prompts(file: &str, opened: &Opened, new_tokens: usize, limit: Optio
     };
     let prompts = encode_prompts(&opened.tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
     if report.truncated > 0 {
-        tracing::warn!("{} prompts lost their beginning: the model holds {} tokens", report.truncated, opened.model.dims().max_positions);
+        tracing::warn!(
+            "{} prompts lost their beginning: the model holds {} tokens",
+            report.truncated,
+            opened.model.dims().context
+        );
     }
     Ok(prompts)
 }
 
 /// Tokens that a prompt may have when `new_tokens` are to follow it.
 pub fn prompt_room(opened: &Opened, new_tokens: usize) -> Result<usize> {
-    let positions = usize::try_from(opened.model.dims().max_positions).unwrap_or(usize::MAX);
+    let positions = usize::try_from(opened.model.dims().context).unwrap_or(usize::MAX);
     match positions.checked_sub(new_tokens) {
         Some(room) if room > 0 => Ok(room),
         _ => Err(Error::usage(

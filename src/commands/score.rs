@@ -5,7 +5,7 @@ use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_l
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::loss::logprobs;
-use crate::model::RewardModel;
+use crate::model::HfConfig;
 use crate::rollout::forward::target_logits;
 use crate::rollout::scorer::RewardScorer;
 use crate::train::progress::Progress;
@@ -43,7 +43,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     let mut objects = objects(&path, &rows)?;
     let dir = hub::resolve_model(&args.model.model)?;
     let mut progress = Progress::new("scoring", rows.len() as u64, 0);
-    if RewardModel::is_one(&dir)? {
+    if HfConfig::from_dir(&dir)?.is_reward() {
         if args.eos {
             let remedy = "leave it out: a reward model's own rule says how a sequence ends";
             return Err(Error::usage("--eos is for language models", remedy));
@@ -70,7 +70,7 @@ fn logprob_rows(
 ) -> Result<()> {
     let _guard = tch::no_grad_guard();
     let options = EncodeOptions {
-        max_length: usize::try_from(opened.model.dims().max_positions).unwrap_or(usize::MAX),
+        max_length: usize::try_from(opened.model.dims().context).unwrap_or(usize::MAX),
         boundary: Boundary::Joint,
         completion_only: true,
         append_eos: args.eos,

@@ -81,6 +81,11 @@ impl Flat {
         self.tokens.is_empty()
     }
 
+    /// Tokens of all rows together, a shared prompt counted in each: what TRL calls `num_tokens`.
+    pub fn row_tokens(&self) -> usize {
+        self.rows.iter().map(Vec::len).sum()
+    }
+
     /// Adds tokens that start at a position; returns their flat indices.
     fn push(&mut self, tokens: &[i64], position: usize) -> std::ops::Range<i64> {
         let start = self.tokens.len() as i64;

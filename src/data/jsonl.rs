@@ -34,6 +34,31 @@ impl Wanted {
     }
 }
 
+/// The column names of a file's first row, by which a command tells what kind of rows it holds.
+///
+/// # Errors
+/// An unreadable or empty file, a first line that is no JSON object.
+pub fn columns(path: &Path) -> Result<Vec<String>> {
+    let mut reader = open(path)?;
+    let mut bytes = Vec::new();
+    let mut line = 0;
+    loop {
+        bytes.clear();
+        if reader.read_until(b'\n', &mut bytes).map_err(Error::io(path, "read"))? == 0 {
+            return Err(Error::file(path, "has no rows", "give a file with one JSON object a line"));
+        }
+        line += 1;
+        let content = if line == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
+        if content.trim_ascii().is_empty() {
+            continue;
+        }
+        let object: Map<String, Value> = serde_json::from_slice(content).map_err(|error| {
+            Error::row(path, line, format!("not a JSON object: {error}"), "write one JSON object a line")
+        })?;
+        return Ok(object.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect());
+    }
+}
+
 /// Reads the rows of a JSONL file. `report` counts rows and skipped rows.
 ///
 /// # Errors

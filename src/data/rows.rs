@@ -90,6 +90,23 @@ impl DataReport {
     }
 }
 
+impl DataReport {
+    /// Says in one line what became of `path`'s rows; warns where rows were skipped or no target is EOS.
+    pub fn announce(&self, path: &Path) {
+        let name = path.display();
+        tracing::info!("{name}: {self}");
+        if self.skipped_rows() > 0 {
+            tracing::warn!("{name}: {} of {} rows were skipped (data.on_bad_row)", self.skipped_rows(), self.rows);
+        }
+        if let Some(example) = &self.boundary_example {
+            tracing::info!("{name}: tokens across the prompt's end, for example {example}");
+        }
+        if self.with_eos_target == 0 {
+            tracing::warn!("{name}: no target is EOS; a model trained on this does not learn to stop");
+        }
+    }
+}
+
 impl fmt::Display for DataReport {
     /// One line: "2000 rows, 3 skipped (2 empty completion, 1 not JSON), 12 truncated, 151234 tokens".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

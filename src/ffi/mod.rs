@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 
 unsafe extern "C" {
     fn collimate_last_error() -> *const c_char;
+    fn collimate_torch_version() -> *const c_char;
     fn collimate_fused_adamw(
         params: *const *const C_tensor,
         grads: *const *const C_tensor,
@@ -134,6 +135,12 @@ pub fn cuda_peak_bytes(device: usize, reset: bool) -> Result<u64> {
     // SAFETY: `bytes` lives through the call.
     check(unsafe { collimate_cuda_peak_bytes(device, reset.into(), &mut bytes) })?;
     Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// The version of the libtorch whose headers this was compiled against.
+pub fn torch_version() -> &'static str {
+    // SAFETY: the shim returns a string literal.
+    unsafe { CStr::from_ptr(collimate_torch_version()) }.to_str().unwrap_or("unknown")
 }
 
 /// Maps a file into memory for reading.

@@ -8,6 +8,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
+#include <torch/version.h>
 
 #include <string>
 #include <vector>
@@ -89,6 +90,8 @@ int collimate_scale(at::Tensor* const* tensors, size_t count, const at::Tensor* 
     at::_foreach_mul_(list(tensors, count), *factor);
   });
 }
+
+const char* collimate_torch_version() { return TORCH_VERSION; }
 
 int collimate_set_deterministic(int on) {
   return guarded([&] {

@@ -1,1 +1,267 @@
-//! (being written)
+//! Language models and reward models: a backbone, its named tensors and a head. Owns loading and the two model types;
+//! must not import `data`, `loss` or `train`.
+//!
+//! A forward runs on one flat list of N real tokens ([`ModelInput`]) and gives hidden states `[N, D]`; heads then run on
+//! the rows that are asked for.
+mod attention;
+mod backbone;
+mod cache;
+pub mod device;
+pub mod fingerprint;
+mod gpt2;
+mod head;
+mod hf_config;
+mod init;
+mod input;
+mod linear;
+mod llama;
+mod mlp;
+mod norm;
+mod params;
+mod reward;
+mod rope;
+mod save;
+pub mod weights;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tch::{Device, Kind, Tensor};
+
+pub use backbone::{Backbone, Dims};
+pub use cache::KvCache;
+pub use hf_config::{Activation, Family, Gpt2Config, HfConfig, LlamaConfig};
+pub use input::ModelInput;
+pub use params::{Init, Params};
+pub use reward::{Pooling, RewardModel};
+pub use save::SpecialIds;
+
+use crate::error::{Error, Result};
+use head::LmHead;
+use params::{Builder, Source};
+use weights::Weights;
+
+const LM_HEAD: &str = "lm_head.weight";
+
+/// How a model is put into memory.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Where it lives.
+    pub device: Device,
+    /// The kind of matrix products: `Kind::Float` or `Kind::BFloat16`.
+    pub compute: Kind,
+    /// With gradients: float32 masters. Without, matrices are held in the compute kind.
+    pub trainable: bool,
+}
+
+/// What both kinds of model share.
+pub struct Model {
+    backbone: Box<dyn Backbone>,
+    params: Params,
+    config: HfConfig,
+    /// `generation_config.json` as it was read, to be written back.
+    generation: Map<String, Value>,
+    options: LoadOptions,
+}
+
+impl Model {
+    /// Hidden states `[N, D]` in float32.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a token id outside the vocabulary or a position outside the context.
+    pub fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let dims = self.backbone.dims();
+        if input.largest_token >= dims.vocab {
+            let message =
+                format!("token id {} is outside the model's vocabulary of {}", input.largest_token, dims.vocab);
+            return Err(Error::usage(message, "use the tokenizer that belongs to the model"));
+        }
+        // Learned positions end; rotary ones go on, if badly.
+        if matches!(self.config.family, Family::Gpt2(_)) && input.largest_position >= dims.context {
+            let message = format!("a sequence of {} tokens is longer than the context", input.largest_position + 1);
+            return Err(Error::usage(message, format!("keep sequences within {} tokens", dims.context)));
+        }
+        if let Some(cache) = cache.as_deref() {
+            cache.check(input)?;
+        }
+        let hidden = self.backbone.hidden_states(input, cache.as_deref_mut())?;
+        if let Some(cache) = cache {
+            cache.advance(input);
+        }
+        Ok(hidden)
+    }
+
+    /// The named tensors.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &HfConfig {
+        &self.config
+    }
+
+    /// Where the model lives.
+    pub fn device(&self) -> Device {
+        self.options.device
+    }
+
+    /// The kind of matrix products.
+    pub fn compute(&self) -> Kind {
+        self.options.compute
+    }
+
+    /// Sizes.
+    pub fn dims(&self) -> Dims {
+        self.backbone.dims()
+    }
+
+    /// An empty cache for `rows` sequences of up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn new_cache(&self, rows: usize, capacity: usize) -> Result<KvCache> {
+        KvCache::new(self.dims(), rows as i64, capacity as i64, self.options.compute, self.options.device)
+    }
+}
+
+/// A causal language model.
+pub struct CausalLm {
+    base: Model,
+    head: LmHead,
+}
+
+impl std::ops::Deref for CausalLm {
+    type Target = Model;
+    fn deref(&self) -> &Model {
+        &self.base
+    }
+}
+
+impl CausalLm {
+    /// Loads a model directory in Hugging Face layout; strict: no tensor missing, misshapen or unknown.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Tensor`] naming the file, key or tensor.
+    pub fn from_pretrained(dir: &Path, options: &LoadOptions) -> Result<Self> {
+        let config = HfConfig::from_dir(dir)?;
+        if config.is_reward() {
+            return Err(Error::file(dir, "this is a reward model", "give a causal language model"));
+        }
+        let source = open_weights(dir, &config)?;
+        Self::build(config, read_generation(dir)?, source, options)
+    }
+
+    /// A model with random weights.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn from_config(config: HfConfig, seed: u64, options: &LoadOptions) -> Result<Self> {
+        Self::build(config, Map::new(), Source::Seed(seed), options)
+    }
+
+    /// A deep copy without gradients: a reference model.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn duplicate_frozen(&self) -> Result<CausalLm> {
+        let source = Source::Copies(self.base.params.shallow_clone());
+        let options = LoadOptions { trainable: false, ..self.base.options };
+        Self::build(self.base.config.clone(), self.base.generation.clone(), source, &options)
+    }
+
+    /// Logits `[M, V]` in float32 of hidden states `[M, D]`: only of the rows that are needed.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.logits(hidden)
+    }
+
+    /// The part shared with reward models.
+    pub fn base(&self) -> &Model {
+        &self.base
+    }
+
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` into `dir`, which must exist; transformers
+    /// reads them back. A tied head is written once, as the embedding.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where writing fails.
+    pub fn save_pretrained(&self, dir: &Path, save_dtype: Kind, ids: &SpecialIds) -> Result<()> {
+        save::causal_lm(&self.base, dir, save_dtype, ids)
+    }
+
+    fn build(config: HfConfig, generation: Map<String, Value>, source: Source, options: &LoadOptions) -> Result<Self> {
+        let mut builder = Builder::new(source, 0, options.device, options.compute, options.trainable);
+        let (backbone, embedding, name) = build_backbone(&config, &mut builder)?;
+        let weight = if config.tied() {
+            builder.take_duplicate(LM_HEAD, name)?;
+            head_of_embedding(&embedding, options)?
+        } else {
+            let init = Init::Normal { std: initializer_range(&config) };
+            builder.take_matrix(LM_HEAD, &embedding.size(), init)?
+        };
+        let params = builder.finish(known_extra(&config))?;
+        let head = LmHead::new(weight, options.compute);
+        Ok(CausalLm { base: Model { backbone, params, config, generation, options: *options }, head })
+    }
+}
+
+/// A frozen model in bfloat16 casts its tied head once, not in every forward.
+fn head_of_embedding(embedding: &Tensor, options: &LoadOptions) -> Result<Tensor> {
+    if options.trainable { Ok(embedding.shallow_clone()) } else { linear::cast(embedding, options.compute) }
+}
+
+/// The family's backbone, its token embedding and that one's name.
+fn build_backbone(config: &HfConfig, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor, &'static str)> {
+    Ok(match &config.family {
+        Family::Gpt2(family) => {
+            let backbone = gpt2::Gpt2::new(family.clone(), builder)?;
+            let embedding = backbone.embedding().shallow_clone();
+            (Box::new(backbone), embedding, gpt2::EMBEDDING)
+        }
+        Family::Llama(family) => {
+            let backbone = llama::Llama::new(family.clone(), builder)?;
+            let embedding = backbone.embedding().shallow_clone();
+            (Box::new(backbone), embedding, llama::EMBEDDING)
+        }
+    })
+}
+
+fn open_weights(dir: &Path, config: &HfConfig) -> Result<Source> {
+    let rename = match config.family {
+        Family::Gpt2(_) => gpt2::canonical_name,
+        Family::Llama(_) => llama::canonical_name,
+    };
+    Ok(Source::Weights(Weights::open(dir, rename)?))
+}
+
+fn known_extra(config: &HfConfig) -> fn(&str) -> bool {
+    match config.family {
+        Family::Gpt2(_) => gpt2::known_extra,
+        Family::Llama(_) => llama::known_extra,
+    }
+}
+
+fn initializer_range(config: &HfConfig) -> f64 {
+    match &config.family {
+        Family::Gpt2(family) => family.initializer_range,
+        Family::Llama(family) => family.initializer_range,
+    }
+}
+
+fn read_generation(dir: &Path) -> Result<Map<String, Value>> {
+    let path = dir.join("generation_config.json");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)
+            .map_err(|e| Error::file(&path, format!("not a JSON object: {e}"), "correct or remove it")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(error) => Err(Error::io(&path, "read")(error)),
+    }
+}
+
+/// Dropout as the input asks for it; off, it costs nothing.
+fn dropout(x: Tensor, input: &ModelInput) -> Result<Tensor> {
+    if input.dropout > 0.0 { Ok(x.f_dropout(input.dropout, true)?) } else { Ok(x) }
+}

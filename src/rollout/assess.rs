@@ -8,6 +8,7 @@ use crate::loss::{kl, logprobs};
 use crate::model::CausalLm;
 use crate::rollout::forward::index;
 use crate::tokenizer::Tokenizer;
+use tch::Tensor;
 
 /// A completion that a model sampled.
 #[derive(Debug, Clone)]
@@ -71,7 +72,7 @@ pub fn sample_kl(
         let ratio = logprobs::token_logprobs(&policy_logits, &ids)?
             .f_sub(&logprobs::token_logprobs(&reference_logits, &ids)?)?;
         let rows = index(&batch.targets.sequence, policy.device())?;
-        let sum = |values| -> Result<Vec<f32>> {
+        let sum = |values: &Tensor| -> Result<Vec<f32>> {
             Ok(Vec::<f32>::try_from(logprobs::sum_by_sequence(values, &rows, chunk.len() as i64)?)?)
         };
         let exact = sum(&kl::exact(&policy_logits, &reference_logits)?)?;

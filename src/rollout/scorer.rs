@@ -41,7 +41,7 @@ impl RewardScorer {
     pub fn score(&self, rows: &[Located], mut progress: impl FnMut(usize)) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let options = EncodeOptions {
-            max_length: usize::try_from(self.model.dims().max_positions).unwrap_or(usize::MAX),
+            max_length: usize::try_from(self.model.dims().context).unwrap_or(usize::MAX),
             boundary: Boundary::Joint,
             completion_only: true,
             append_eos: self.model.append_eos(),

@@ -79,7 +79,9 @@ impl Objective for DpoObjective<'_> {
         let mut metrics = Vec::new();
         let halves = [("rewards/chosen", &rewards, 0), ("rewards/rejected", &rewards, pairs)];
         let logps = logps.detach();
-        for (name, values, from) in halves.into_iter().chain([("logps/chosen", &logps, 0), ("logps/rejected", &logps, pairs)]) {
+        for (name, values, from) in
+            halves.into_iter().chain([("logps/chosen", &logps, 0), ("logps/rejected", &logps, pairs)])
+        {
             let sum = values.f_narrow(0, from, pairs)?.f_sum(Kind::Float)?;
             metrics.push((name, Metric::Mean { sum, weight: pairs as f64 }));
         }
@@ -94,7 +96,8 @@ impl Stage for DpoConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         if self.model.init == Init::Config {
             return Err(Error::Config(vec![
-                "model.init: dpo starts from a trained model; remove init = \"config\" and name one in model.path".into(),
+                "model.init: dpo starts from a trained model; remove init = \"config\" and name one in model.path"
+                    .into(),
             ]));
         }
         let tokenizer = &session.tokenizer;

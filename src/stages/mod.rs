@@ -45,7 +45,12 @@ pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
     let output = config.train().output.clone();
     let outcome = config.run(session)?;
     let seconds = outcome.train_runtime;
-    tracing::info!("{}: {} steps in {seconds:.1} s, mean loss {:.4}; the model is in {output}", C::STAGE, outcome.steps, outcome.train_loss);
+    tracing::info!(
+        "{}: {} steps in {seconds:.1} s, mean loss {:.4}; the model is in {output}",
+        C::STAGE,
+        outcome.steps,
+        outcome.train_loss
+    );
     Ok(())
 }
 
@@ -72,12 +77,7 @@ pub struct Session {
 }
 
 impl Session {
-    fn open<C: StageConfig>(
-        config: &C,
-        run: RunDir,
-        table: toml::Table,
-        resume_from: Option<PathBuf>,
-    ) -> Result<Self> {
+    fn open<C: StageConfig>(config: &C, run: RunDir, table: toml::Table, resume_from: Option<PathBuf>) -> Result<Self> {
         let model = config.model();
         let device = device::resolve(&model.device)?;
         let model_dir = hub::resolve_model(&model.path)?;
@@ -131,7 +131,7 @@ pub(crate) fn load_rows<E>(
     let path = hub::resolve_dataset_file(file)?;
     let rows = read_rows(&path, wanted, config.on_bad_row, &mut report)?;
     let examples = encode(&rows, &options, &mut report)?;
-    report.announce(&path, examples.len())?;
+    report.announce(&path);
     Ok(examples)
 }
 

@@ -4,7 +4,8 @@ use super::Session;
 use crate::config::ModelConfig;
 use crate::data::{Pair, pair_batch};
 use crate::error::{Error, Result};
-use crate::model::{CausalLm, LoadOptions, weights};
+use crate::model::fingerprint::fingerprint;
+use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::forward::sequence_logprobs;
 use crate::train::durable::hex;
 use crate::train::progress::Progress;
@@ -45,7 +46,7 @@ impl Reference {
             None => (model.path.clone(), session.model_dir.clone()),
         };
         let mut hash = Sha256::new();
-        hash.update(weights::fingerprint(&dir)?);
+        hash.update(fingerprint(&dir)?);
         hash.update(format!("{:?}", session.options.compute));
         for pairs in data {
             hash.update((pairs.len() as u64).to_le_bytes());

@@ -22,7 +22,7 @@ impl Batch for PairBatch {
     }
 
     fn tokens(&self) -> u64 {
-        self.flat.len() as u64
+        self.flat.row_tokens() as u64
     }
 
     fn rows(&self) -> Vec<String> {
@@ -83,7 +83,7 @@ impl Stage for RewardConfig {
                 return model.save_pretrained(dir, kind, &ids);
             }
             let (gain, bias) = normalisation(&model, &rows, micro)?;
-            model.normalised(gain, bias)?.save_pretrained(dir, kind, &ids)
+            model.save_normalised(dir, kind, &ids, gain, bias)
         };
         let artifact = ModelArtifact {
             save_model: Box::new(save),
@@ -124,10 +124,10 @@ impl RewardConfig {
         if session.random_init(&self.model) {
             let vocab = session.tokenizer.vocab_size();
             let config = HfConfig::for_init(&session.model_dir, self.model.config.as_ref(), vocab)?;
-            return RewardModel::from_config(config, self.train.seed, self.pooling(), options);
+            return RewardModel::from_config(config, self.train.seed, self.pooling(), true, options);
         }
-        if !RewardModel::is_one(dir)? {
-            return RewardModel::from_causal(dir, self.train.seed, self.pooling(), options);
+        if !HfConfig::from_dir(dir)?.is_reward() {
+            return RewardModel::from_causal(dir, self.train.seed, self.pooling(), true, options);
         }
         let model = RewardModel::from_pretrained(dir, options)?;
         if model.pooling() != self.pooling() {

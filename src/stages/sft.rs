@@ -1,6 +1,6 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
-use super::source::{RowSource, in_order};
 use super::card::{self, ModelArtifact};
+use super::source::{RowSource, in_order};
 use super::{Parts, Session, Stage, kind_of, load_rows};
 use crate::config::SftConfig;
 use crate::data::{LmBatch, Sequence, Wanted, encode_lm, lm_batch};
@@ -23,7 +23,7 @@ impl Batch for SftBatch {
     }
 
     fn tokens(&self) -> u64 {
-        self.rows.flat.len() as u64
+        self.rows.flat.row_tokens() as u64
     }
 
     fn rows(&self) -> Vec<String> {
@@ -89,7 +89,8 @@ impl SftConfig {
         if !session.random_init(&self.model) {
             return CausalLm::from_pretrained(session.weights_dir(), &session.options);
         }
-        let config = HfConfig::for_init(&session.model_dir, self.model.config.as_ref(), session.tokenizer.vocab_size())?;
+        let config =
+            HfConfig::for_init(&session.model_dir, self.model.config.as_ref(), session.tokenizer.vocab_size())?;
         CausalLm::from_config(config, self.train.seed, &session.options)
     }
 }

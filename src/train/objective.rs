@@ -10,7 +10,7 @@ pub type SourceState = serde_json::Value;
 pub trait Batch {
     /// What the step's loss is divided by: target tokens in SFT, pairs in preference stages.
     fn targets(&self) -> f64;
-    /// Distinct real tokens that the backbone sees.
+    /// Real tokens of its sequences, prompts counted once a sequence (TRL's `num_tokens`).
     fn tokens(&self) -> u64;
     /// Where its rows came from, for messages ("file:line").
     fn rows(&self) -> Vec<String>;

@@ -85,7 +85,11 @@ fn distance(what: &str, ours: &Tensor, reference: &Tensor) -> Distance {
         return Distance { absolute: 0.0, at: 0, scale: 0.0 };
     }
     let (largest, at) = (&ours - &reference).abs().flatten(0, -1).max_dim(0, false);
-    Distance { absolute: largest.double_value(&[]), at: at.int64_value(&[]), scale: reference.abs().max().double_value(&[]) }
+    Distance {
+        absolute: largest.double_value(&[]),
+        at: at.int64_value(&[]),
+        scale: reference.abs().max().double_value(&[]),
+    }
 }
 
 fn judge(what: &str, ours: &Tensor, reference: &Tensor, found: &Distance, allowed: f64) {
@@ -94,7 +98,12 @@ fn judge(what: &str, ours: &Tensor, reference: &Tensor, found: &Distance, allowe
     if !matches!(found.absolute.partial_cmp(&allowed), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)) {
         panic!(
             "{what} {:?}: |difference| up to {:.3e} where {allowed:.3e} is allowed (values up to {:.3e}); at flat index {} ours is {}, the reference {}",
-            reference.size(), found.absolute, found.scale, found.at, at(ours), at(reference)
+            reference.size(),
+            found.absolute,
+            found.scale,
+            found.at,
+            at(ours),
+            at(reference)
         );
     }
 }
@@ -116,5 +125,8 @@ pub fn assert_number(what: &str, ours: f64, reference: f64, tolerance: f64) {
     let difference = (ours - reference).abs();
     let allowed = tolerance * reference.abs().max(1.0);
     // Not `>`: a NaN must fail.
-    assert!(difference <= allowed, "{what}: ours is {ours}, the reference {reference}, difference {difference:.3e} > {allowed:.3e}");
+    assert!(
+        difference <= allowed,
+        "{what}: ours is {ours}, the reference {reference}, difference {difference:.3e} > {allowed:.3e}"
+    );
 }

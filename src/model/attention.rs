@@ -1,0 +1,114 @@
+//! Causal attention over the rows of a flat batch: gather into a grid, one fused kernel, scatter back. Owns no weights.
+//!
+//! Shapes: N flat tokens, R rows, W the longest row, H query heads, K key/value heads (H a multiple of K), d a head's width.
+use tch::Tensor;
+
+use super::cache::KvCache;
+use super::input::{Layout, ModelInput};
+use crate::error::Result;
+
+/// The head geometry of a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention {
+    /// Query heads, H.
+    pub heads: i64,
+    /// Key/value heads, K.
+    pub kv_heads: i64,
+    /// Width of a head, d.
+    pub head_dim: i64,
+    /// The layer's number, from 0: its place in the cache.
+    pub layer: usize,
+}
+
+impl Attention {
+    /// Queries, keys and values in one tensor `[N, 3 * H * d]` (GPT-2; K = H), gathered at once. Gives `[N, H * d]`.
+    pub fn packed(&self, qkv: Tensor, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let grid = gather(qkv, input)?;
+        let size = grid.size();
+        let parts = grid.f_view([size[0], size[1], 3, self.heads, self.head_dim])?.f_unbind(2)?;
+        self.attend(&parts[0], &parts[1], &parts[2], input, cache)
+    }
+
+    /// Queries `[N, H * d]`, keys and values `[N, K * d]`. Gives `[N, H * d]`.
+    pub fn separate(&self, [q, k, v]: [Tensor; 3], input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let split = |x: Tensor, heads: i64| -> Result<Tensor> {
+            let grid = gather(x, input)?;
+            let size = grid.size();
+            Ok(grid.f_view([size[0], size[1], heads, self.head_dim])?)
+        };
+        let (q, k, v) = (split(q, self.heads)?, split(k, self.kv_heads)?, split(v, self.kv_heads)?);
+        self.attend(&q, &k, &v, input, cache)
+    }
+
+    /// `q [R, W, H, d]`, `k` and `v [R, W, K, d]`.
+    fn attend(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        input: &ModelInput,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        match (&input.layout, cache) {
+            (Layout::Step { row, at, width, mask, .. }, Some(cache)) => {
+                let (k, v) = cache.append(self.layer, (row, at, *width), &k.f_squeeze_dim(1)?, &v.f_squeeze_dim(1)?)?;
+                self.decode(q, &k, &v, mask.as_ref())
+            }
+            (_, cache) => {
+                if let Some(cache) = cache {
+                    cache.fill(self.layer, k, v)?;
+                }
+                self.causal(q, k, v, input)
+            }
+        }
+    }
+
+    /// Left-aligned rows: causal, without a mask, so that the flash kernel takes it.
+    fn causal(&self, q: &Tensor, k: &Tensor, v: &Tensor, input: &ModelInput) -> Result<Tensor> {
+        let (q, k, v) =
+            (q.f_transpose(1, 2)?, self.repeated(k)?.f_transpose(1, 2)?, self.repeated(v)?.f_transpose(1, 2)?);
+        let none = None::<&Tensor>;
+        let out = Tensor::f_scaled_dot_product_attention(&q, &k, &v, none, input.dropout, true, None, false)?;
+        scatter(out.f_transpose(1, 2)?, input, self.heads * self.head_dim)
+    }
+
+    /// One query a row: the H/K heads of a group become the queries of one key/value head, so nothing is repeated.
+    fn decode(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let rows = q.size()[0];
+        let q = q.f_reshape([rows, self.kv_heads, self.heads / self.kv_heads, self.head_dim])?;
+        let (k, v) = (k.f_transpose(1, 2)?, v.f_transpose(1, 2)?);
+        let out = Tensor::f_scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, None, false)?;
+        Ok(out.f_reshape([rows, self.heads * self.head_dim])?)
+    }
+
+    /// Keys or values with each head repeated for its group of query heads.
+    fn repeated(&self, x: &Tensor) -> Result<Tensor> {
+        let group = self.heads / self.kv_heads;
+        if group == 1 {
+            return Ok(x.shallow_clone());
+        }
+        let size = x.size();
+        let wide = [size[0], size[1], self.kv_heads, group, self.head_dim];
+        Ok(x.f_unsqueeze(3)?.f_expand(wide, false)?.f_reshape([size[0], size[1], self.heads, self.head_dim])?)
+    }
+}
+
+/// `x [N, C]` to `[R, W, C]`. Through `embedding`, whose backward is several times faster than `index_select`'s.
+fn gather(x: Tensor, input: &ModelInput) -> Result<Tensor> {
+    Ok(match &input.layout {
+        Layout::Dense { rows, width } => x.f_view([*rows, *width, -1])?,
+        Layout::Grid { rows, width, grid, .. } => {
+            Tensor::f_embedding(&x, grid, -1, false, false)?.f_view([*rows, *width, -1])?
+        }
+        Layout::Step { rows, .. } => x.f_view([*rows, 1, -1])?,
+    })
+}
+
+/// `x [R, W, H, d]` to `[N, C]`, C = H * d.
+fn scatter(x: Tensor, input: &ModelInput, channels: i64) -> Result<Tensor> {
+    let flat = x.f_reshape([-1, channels])?;
+    Ok(match &input.layout {
+        Layout::Grid { inverse, .. } => Tensor::f_embedding(&flat, inverse, -1, false, false)?,
+        _ => flat,
+    })
+}

@@ -1,0 +1,38 @@
+//! Configurations of models that start from random weights: `model.init = "config"`.
+use super::hf_config::HfConfig;
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+impl HfConfig {
+    /// The configuration of a model with random weights: `inline` (from `[model.config]`) or `dir/config.json`.
+    ///
+    /// `vocab_size` is the tokenizer's where the inline configuration does not name one.
+    ///
+    /// # Errors
+    /// Neither an inline configuration nor a file; keys as in [`HfConfig::parse`].
+    pub fn for_init(dir: &Path, inline: Option<&toml::Table>, vocab_size: usize) -> Result<Self> {
+        let Some(inline) = inline else {
+            if dir.join("config.json").is_file() {
+                return Self::from_dir(dir);
+            }
+            let remedy = "add a [model.config] section with model_type and sizes";
+            return Err(Error::file(dir, "has no config.json to make a model from", remedy));
+        };
+        let value = serde_json::to_value(inline).expect("TOML values are JSON values");
+        let Value::Object(mut raw) = value else { unreachable!("a table is an object") };
+        raw.entry("vocab_size").or_insert_with(|| vocab_size.into());
+        Self::parse(with_layers(raw), Path::new("[model.config]"))
+    }
+}
+
+/// transformers wants these names in every config.json; they follow from the family.
+fn with_layers(mut raw: Map<String, Value>) -> Map<String, Value> {
+    let class = match raw.get("model_type").and_then(Value::as_str) {
+        Some("gpt2") => "GPT2LMHeadModel",
+        Some("llama") => "LlamaForCausalLM",
+        _ => return raw,
+    };
+    raw.entry("architectures").or_insert_with(|| serde_json::json!([class]));
+    raw
+}

@@ -1,0 +1,46 @@
+//! One matrix product with an optional bias, in float32 or bfloat16. Owns nothing else; families never mention dtypes.
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+
+/// How the weight is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `torch.nn.Linear`: `[out, in]`.
+    OutIn,
+    /// transformers' `Conv1D` (GPT-2): `[in, out]`.
+    InOut,
+}
+
+/// `y = x W + b`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    layout: Layout,
+    compute: Kind,
+}
+
+impl Linear {
+    /// `compute` is the kind of the product: float32, or bfloat16 with the operands cast for it.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, layout: Layout, compute: Kind) -> Self {
+        Linear { weight, bias, layout, compute }
+    }
+
+    /// `x [M, in]` to `[M, out]`, in the compute kind. Gradients reach the float32 masters through the casts.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = cast(x, self.compute)?;
+        let weight = cast(&self.weight, self.compute)?;
+        let bias = self.bias.as_ref().map(|bias| cast(bias, self.compute)).transpose()?;
+        Ok(match (self.layout, bias) {
+            (Layout::OutIn, bias) => x.f_linear(&weight, bias)?,
+            (Layout::InOut, Some(bias)) => bias.f_addmm(&x, &weight)?,
+            (Layout::InOut, None) => x.f_matmul(&weight)?,
+        })
+    }
+}
+
+/// The tensor itself where it has the kind already, else a cast of it.
+pub fn cast(tensor: &Tensor, kind: Kind) -> Result<Tensor> {
+    Ok(if tensor.kind() == kind { tensor.shallow_clone() } else { tensor.f_to_kind(kind)? })
+}

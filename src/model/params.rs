@@ -1,0 +1,239 @@
+//! Named tensors in model order, and the builder that hands them out. Owns strictness (nothing missing, misshapen or
+//! left over) and initialisation; imports no family.
+//!
+//! tch's own `VarStore` renames duplicates silently and ignores what a file holds too much; this does neither.
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use tch::{Device, Kind, Tensor};
+
+use super::weights::Weights;
+use crate::error::{Error, Result};
+use crate::seed;
+
+/// Named tensors, in the order in which the model takes them, named as transformers names them.
+#[derive(Debug, Default)]
+pub struct Params(IndexMap<String, Tensor>);
+
+impl Params {
+    /// Names and tensors in model order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Number of values in all tensors.
+    pub fn numel(&self) -> usize {
+        self.0.values().map(Tensor::numel).sum()
+    }
+
+    /// Switches gradients of all tensors on or off.
+    pub fn set_requires_grad(&self, on: bool) {
+        for tensor in self.0.values() {
+            let _ = tensor.set_requires_grad(on);
+        }
+    }
+
+    /// Copies of all tensors, without gradients.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn deep_copy(&self) -> Result<Params> {
+        let _guard = tch::no_grad_guard();
+        let copied = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), copy(tensor)?));
+        Ok(Params(self.0.iter().map(copied).collect::<Result<_>>()?))
+    }
+
+    /// The same tensors, not copied.
+    pub(super) fn shallow_clone(&self) -> Params {
+        Params(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+    }
+
+    /// Adds a tensor; a second one of the same name would be a fault of the family's code.
+    fn insert(&mut self, name: &str, tensor: Tensor) {
+        let before = self.0.insert(name.to_owned(), tensor);
+        assert!(before.is_none(), "two parameters named {name}");
+    }
+}
+
+/// How a tensor starts where no weights are loaded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// All 0.
+    Zeros,
+    /// All 1.
+    Ones,
+}
+
+/// Where a builder's tensors come from.
+pub enum Source {
+    /// A model directory.
+    Weights(Weights),
+    /// Random, from this seed. Each tensor has a seed of its own, so order does not matter.
+    Seed(u64),
+    /// Copies of another model's tensors.
+    Copies(Params),
+}
+
+/// Hands out tensors by name and shape, and keeps them.
+pub struct Builder {
+    source: Source,
+    seed: u64,
+    params: Params,
+    origin: PathBuf,
+    device: Device,
+    compute: Kind,
+    trainable: bool,
+}
+
+impl Builder {
+    /// `seed` serves tensors that [`Builder::fresh`] initialises; `compute` the matrices of a model that is not trained.
+    pub fn new(source: Source, seed: u64, device: Device, compute: Kind, trainable: bool) -> Self {
+        let origin = match &source {
+            Source::Weights(weights) => weights.dir().to_path_buf(),
+            _ => PathBuf::new(),
+        };
+        Builder { source, seed, params: Params::default(), origin, device, compute, trainable }
+    }
+
+    /// Where tensors go.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The kind of matrix products.
+    pub fn compute(&self) -> Kind {
+        self.compute
+    }
+
+    /// A float32 tensor on the model's device.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where it is missing, misshapen, of a type that is not read, or holds a value that is not finite.
+    pub fn take(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.take_as(name, shape, init, Kind::Float)
+    }
+
+    /// A weight that serves matrix products only: a frozen model keeps it in the compute kind, a trained one in float32.
+    ///
+    /// # Errors
+    /// As [`Builder::take`].
+    pub fn take_matrix(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.take_as(name, shape, init, if self.trainable { Kind::Float } else { self.compute })
+    }
+
+    fn take_as(&mut self, name: &str, shape: &[i64], init: Init, kind: Kind) -> Result<Tensor> {
+        let tensor = match &mut self.source {
+            Source::Seed(seed) => initial(*seed, name, shape, init)?,
+            Source::Weights(weights) => weights.take(name, shape)?,
+            Source::Copies(params) => {
+                let tensor = params.get(name).ok_or_else(|| missing(Path::new(""), name))?;
+                // A cast is a copy already.
+                if tensor.kind() == kind { copy(tensor)? } else { tensor.f_detach()? }
+            }
+        };
+        self.keep(name, tensor, kind)
+    }
+
+    /// A tensor that is initialised even where weights are loaded (a new head).
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn fresh(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        let tensor = initial(self.seed, name, shape, init)?;
+        self.keep(name, tensor, Kind::Float)
+    }
+
+    fn keep(&mut self, name: &str, tensor: Tensor, kind: Kind) -> Result<Tensor> {
+        let tensor = tensor.f_to_device(self.device)?.f_to_kind(kind)?;
+        let tensor = tensor.set_requires_grad(self.trainable);
+        self.params.insert(name, tensor.shallow_clone());
+        Ok(tensor)
+    }
+
+    /// Checks that `name`, where the weights hold it, says the same as the taken tensor `as_taken` (a tied head that was
+    /// saved twice), and counts it as taken.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where they differ.
+    pub fn take_duplicate(&mut self, name: &str, as_taken: &str) -> Result<()> {
+        let Source::Weights(weights) = &mut self.source else { return Ok(()) };
+        let (Some(taken), true) = (self.params.get(as_taken), weights.has(name)) else { return Ok(()) };
+        let again = weights.take(name, &taken.size())?.f_to_device(self.device)?;
+        if again.f_equal(&taken.f_detach()?.f_to_kind(Kind::Float)?)? {
+            return Ok(());
+        }
+        let message = format!("differs from {as_taken}, though config.json ties them");
+        Err(Error::tensor(
+            weights.dir(),
+            name,
+            message,
+            "set \"tie_word_embeddings\": false in config.json to keep both",
+        ))
+    }
+
+    /// All tensors that were taken. `skip` names what the weights may hold besides.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] naming a tensor of the weights that the model does not have.
+    pub fn finish(self, skip: impl Fn(&str) -> bool) -> Result<Params> {
+        let left = match &self.source {
+            Source::Weights(weights) => weights.left_over().find(|name| !skip(name)).map(str::to_owned),
+            _ => None,
+        };
+        match left {
+            None => Ok(self.params),
+            Some(name) => Err(Error::tensor(
+                &self.origin,
+                &name,
+                "the model that config.json describes has no such tensor",
+                "check that config.json and the weights belong together",
+            )),
+        }
+    }
+}
+
+/// The error for a tensor that weights should hold.
+pub(super) fn missing(dir: &Path, name: &str) -> Error {
+    let remedy = "check that config.json and the weights belong together";
+    Error::tensor(dir, name, "missing from the weights", remedy)
+}
+
+fn copy(tensor: &Tensor) -> Result<Tensor> {
+    let mut out = tensor.f_detach()?.f_empty_like()?;
+    out.f_copy_(&tensor.f_detach()?)?;
+    Ok(out)
+}
+
+/// Drawn on the CPU and moved later, so that every device starts from the same numbers.
+fn initial(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+    let options = (Kind::Float, Device::Cpu);
+    Ok(match init {
+        Init::Zeros => Tensor::f_zeros(shape, options)?,
+        Init::Ones => Tensor::f_ones(shape, options)?,
+        Init::Normal { std } => {
+            let seed = seed::derive(seed, &format!("init:{name}"), &[]);
+            tch::manual_seed((seed >> 1) as i64);
+            Tensor::f_empty(shape, options)?.f_normal_(0.0, std)?
+        }
+    })
+}

@@ -1,0 +1,110 @@
+//! Writing a model directory that transformers reads back. Owns config.json and generation_config.json as written.
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tch::{Kind, Tensor};
+
+use super::hf_config::{Family, TOKEN_REWARD};
+use super::reward::{Pooling, RewardHead};
+use super::{Model, weights};
+use crate::error::{Error, Result};
+
+/// The tokenizer's special ids; what is None stays as the model's files had it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Beginning of a sequence.
+    pub bos: Option<i64>,
+    /// End of a sequence.
+    pub eos: Option<i64>,
+    /// Padding; never used by this program.
+    pub pad: Option<i64>,
+}
+
+/// Saves a language model.
+pub(super) fn causal_lm(model: &Model, dir: &Path, kind: Kind, ids: &SpecialIds) -> Result<()> {
+    let mut config = common(model, kind, ids)?;
+    let architecture = match model.config.family {
+        Family::Gpt2(_) => "GPT2LMHeadModel",
+        Family::Llama(_) => "LlamaForCausalLM",
+    };
+    config.insert("architectures".into(), json!([architecture]));
+    set(&mut config, "pad_token_id", ids.pad);
+    let mut generation = model.generation.clone();
+    set_eos(&mut generation, ids.eos);
+    set(&mut generation, "bos_token_id", ids.bos);
+    set(&mut generation, "pad_token_id", ids.pad);
+    write_json(&dir.join("config.json"), config)?;
+    write_json(&dir.join("generation_config.json"), generation)?;
+    write_weights(model.params.iter(), dir, kind)
+}
+
+/// Saves a reward model; `pad_token_id` is the tokenizer's pad where that differs from EOS, else null: transformers
+/// takes the reward at the last token that is not pad, and a completion's EOS must count.
+pub(super) fn reward(model: &Model, head: &RewardHead, dir: &Path, kind: Kind, ids: &SpecialIds) -> Result<()> {
+    let mut config = common(model, kind, ids)?;
+    let mut ours = json!({"bias": head.bias, "pooling": head.pooling.name(), "append_eos": head.append_eos});
+    let architecture = match (&model.config.family, head.pooling) {
+        (_, Pooling::Sum) => "CollimateTokenRewardModel",
+        (Family::Gpt2(_), Pooling::Last) => "GPT2ForSequenceClassification",
+        (Family::Llama(_), Pooling::Last) => "LlamaForSequenceClassification",
+    };
+    if head.pooling == Pooling::Sum {
+        ours["backbone"] = json!(model.config.model_type());
+        config.insert("model_type".into(), json!(TOKEN_REWARD));
+    }
+    config.insert("architectures".into(), json!([architecture]));
+    config.insert("pad_token_id".into(), json!(ids.pad.filter(|_| ids.pad != ids.eos)));
+    config.insert("id2label".into(), json!({"0": "LABEL_0"}));
+    config.insert("label2id".into(), json!({"LABEL_0": 0}));
+    config.insert("problem_type".into(), json!("regression"));
+    config.insert("collimate".into(), ours);
+    write_json(&dir.join("config.json"), config)?;
+    write_weights(model.params.iter(), dir, kind)
+}
+
+/// What both have: the keys as they were read, the saved type, the special ids.
+fn common(model: &Model, kind: Kind, ids: &SpecialIds) -> Result<Map<String, Value>> {
+    let mut config = model.config.raw.clone();
+    let dtype = match kind {
+        Kind::Float => "float32",
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => return Err(Error::usage(format!("weights cannot be saved as {kind:?}"), "save as float32 or bfloat16")),
+    };
+    // transformers 5 writes "dtype" and reads both; older ones know "torch_dtype" alone.
+    let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+    config.insert(key.into(), json!(dtype));
+    config.insert("model_type".into(), json!(model.config.model_type()));
+    for foreign in ["auto_map", "collimate", "_name_or_path"] {
+        config.shift_remove(foreign);
+    }
+    set(&mut config, "bos_token_id", ids.bos);
+    set_eos(&mut config, ids.eos);
+    Ok(config)
+}
+
+fn set(map: &mut Map<String, Value>, key: &str, id: Option<i64>) {
+    if let Some(id) = id {
+        map.insert(key.into(), json!(id));
+    }
+}
+
+/// A list of several end tokens stays where it holds ours.
+fn set_eos(map: &mut Map<String, Value>, eos: Option<i64>) {
+    let listed = map.get("eos_token_id").and_then(Value::as_array);
+    if !listed.is_some_and(|list| eos.is_some_and(|eos| list.contains(&json!(eos)))) {
+        set(map, "eos_token_id", eos);
+    }
+}
+
+fn write_weights<'a>(params: impl Iterator<Item = (&'a str, &'a Tensor)>, dir: &Path, kind: Kind) -> Result<()> {
+    weights::write(&dir.join(weights::FILE), params, kind)
+}
+
+fn write_json(path: &Path, map: Map<String, Value>) -> Result<()> {
+    let text = format!("{:#}\n", Value::Object(map));
+    let mut file = File::create(path).map_err(Error::io(path, "write"))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io(path, "write"))
+}

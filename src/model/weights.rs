@@ -1,0 +1,306 @@
+//! safetensors files: reading a model directory's weights one tensor at a time, and writing them. Owns everything about
+//! the format; knows no family. Pickles are refused, never read.
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+use indexmap::IndexMap;
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, View};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use tch::{Device, Kind, Tensor};
+
+use super::params::missing;
+use crate::error::{Error, Result};
+use crate::ffi;
+
+/// The one-file name of the weights.
+pub const FILE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const DAMAGED: &str = "the file is damaged or incomplete; download or save it again";
+
+/// The weights of a model directory: mapped files, tensors read when taken.
+pub struct Weights {
+    dir: PathBuf,
+    files: Vec<Mapped>,
+    entries: IndexMap<String, Entry>,
+}
+
+struct Mapped {
+    path: PathBuf,
+    map: Mmap,
+}
+
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<i64>,
+    start: usize,
+    end: usize,
+    taken: bool,
+}
+
+impl Weights {
+    /// Opens `dir/model.safetensors` or the shards that `dir/model.safetensors.index.json` names. `rename` brings a
+    /// file's tensor names into the form that the model takes.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Tensor`] naming the file (and tensor) for missing, pickled or damaged weights.
+    pub fn open(dir: &Path, rename: impl Fn(&str) -> String) -> Result<Self> {
+        let mut weights = Weights { dir: dir.to_path_buf(), files: Vec::new(), entries: IndexMap::new() };
+        let single = dir.join(FILE);
+        let index = dir.join(INDEX);
+        if single.is_file() {
+            weights.add_file(single, &rename, None)?;
+        } else if index.is_file() {
+            let places = read_index(&index)?;
+            let mut names: Vec<&String> = places.values().collect();
+            names.sort();
+            names.dedup();
+            for name in names {
+                let path = dir.join(name);
+                if !path.is_file() {
+                    return Err(Error::file(path, format!("missing, but {INDEX} names it"), "download it again"));
+                }
+                weights.add_file(path, &rename, Some((name, &places)))?;
+            }
+            let lost = places.keys().find(|name| !weights.entries.contains_key(&rename(name)));
+            if let Some(name) = lost {
+                return Err(Error::tensor(&index, name, "in no shard, but the index names it", DAMAGED));
+            }
+        } else {
+            return Err(no_weights(dir));
+        }
+        Ok(weights)
+    }
+
+    /// The model directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether a tensor of that name is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Names of tensors that were not taken.
+    pub fn left_over(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter(|(_, entry)| !entry.taken).map(|(name, _)| name.as_str())
+    }
+
+    /// Reads a tensor as float32 into main memory.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where it is missing, has another shape, is of a type other than float32, bfloat16 or float16, or
+    /// holds a value that is not finite.
+    pub fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let entry = self.entries.get_mut(name).ok_or_else(|| missing(&self.dir, name))?;
+        let file = &self.files[entry.file];
+        let fail = |message: String, remedy: &str| Err(Error::tensor(&file.path, name, message, remedy));
+        if entry.shape != shape {
+            let message = format!("has shape {:?}, the model wants {shape:?}", entry.shape);
+            return fail(message, "check that config.json and the weights belong together");
+        }
+        let Some(kind) = kind_of(entry.dtype) else {
+            let message = format!("has type {:?}", entry.dtype);
+            return fail(message, "save the model as float32, bfloat16 or float16");
+        };
+        // Not through `half::bf16`, which tch takes for float16.
+        let tensor =
+            Tensor::f_from_data_size(&file.map[entry.start..entry.end], shape, kind)?.f_to_kind(Kind::Float)?;
+        if !finite(&tensor)? {
+            return fail("holds a value that is not finite (NaN or infinity)".into(), DAMAGED);
+        }
+        entry.taken = true;
+        Ok(tensor)
+    }
+
+    fn add_file(&mut self, path: PathBuf, rename: impl Fn(&str) -> String, shard: Option<Shard<'_>>) -> Result<()> {
+        let map = ffi::map_file(&path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| damaged(&path, &error))?;
+        refuse_duplicates(&path, &map[8..8 + header])?;
+        for name in metadata.offset_keys() {
+            if shard.is_some_and(|(file, places)| places.get(&name) != Some(file)) {
+                return Err(Error::tensor(&path, &name, format!("{INDEX} does not place it here"), DAMAGED));
+            }
+            let entry = self.entry(&metadata, &name, 8 + header);
+            if let Some(entry) = entry.filter(|_| !self.entries.contains_key(&rename(&name))) {
+                self.entries.insert(rename(&name), entry);
+            } else {
+                return Err(Error::tensor(&path, &name, "stands in the weights twice", DAMAGED));
+            }
+        }
+        self.files.push(Mapped { path, map });
+        Ok(())
+    }
+
+    fn entry(&self, metadata: &Metadata, name: &str, data: usize) -> Option<Entry> {
+        let info = metadata.info(name)?;
+        let (start, end) = info.data_offsets;
+        let shape = info.shape.iter().map(|&size| size as i64).collect();
+        Some(Entry {
+            file: self.files.len(),
+            dtype: info.dtype,
+            shape,
+            start: data + start,
+            end: data + end,
+            taken: false,
+        })
+    }
+}
+
+type Shard<'a> = (&'a String, &'a HashMap<String, String>);
+
+/// Writes named tensors to `path` as safetensors of one kind and makes them durable.
+///
+/// The caller writes into a temporary directory and renames it: this alone replaces no model safely.
+///
+/// # Errors
+/// [`Error::Io`] where writing fails, [`Error::File`] for a kind that is not float32, bfloat16 or float16.
+pub fn write<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>, kind: Kind) -> Result<()> {
+    let dtype = dtype_of(kind).ok_or_else(|| {
+        Error::file(path, format!("weights cannot be saved as {kind:?}"), "save as float32, bfloat16 or float16")
+    })?;
+    let views = tensors.map(|(name, tensor)| {
+        let shape = tensor.size().iter().map(|&size| size as usize).collect();
+        (name, Bytes { tensor, shape, kind, dtype })
+    });
+    let note = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(note), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => Error::Io { path: path.into(), action: "write", source },
+        other => Error::file(path, format!("cannot be written: {other}"), "please report this"),
+    })?;
+    let file = File::open(path).map_err(Error::io(path, "write"))?;
+    file.sync_all().map_err(Error::io(path, "write"))
+}
+
+/// A tensor as the writer wants it: converted when its turn comes, so that one copy at a time is in memory.
+struct Bytes<'a> {
+    tensor: &'a Tensor,
+    shape: Vec<usize>,
+    kind: Kind,
+    dtype: Dtype,
+}
+
+impl View for Bytes<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let _guard = tch::no_grad_guard();
+        let tensor = self.tensor.to_kind(self.kind).to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; self.data_len()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        Cow::Owned(bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.kind.elt_size_in_bytes()
+    }
+}
+
+/// Whether all values are finite. A finite sum says so in one pass; else (it may have overflowed) each value is looked at.
+fn finite(tensor: &Tensor) -> Result<bool> {
+    let sum = f64::try_from(tensor.f_sum(Kind::Float)?)?;
+    Ok(sum.is_finite() || bool::try_from(tensor.f_isfinite()?.f_all()?)?)
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F16 => Some(Kind::Half),
+        _ => None,
+    }
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    match kind {
+        Kind::Float => Some(Dtype::F32),
+        Kind::BFloat16 => Some(Dtype::BF16),
+        Kind::Half => Some(Dtype::F16),
+        _ => None,
+    }
+}
+
+/// Tensor name to shard file, from the index.
+fn read_index(path: &Path) -> Result<HashMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string(), "download it again"))?;
+    for name in index.weight_map.values() {
+        let mut parts = Path::new(name).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || name.contains('\\') {
+            let message = format!("names the shard {name:?}, which is not a plain file name");
+            return Err(Error::file(path, message, "do not use this model"));
+        }
+    }
+    Ok(index.weight_map)
+}
+
+/// JSON readers let the last of two equal keys win; here the second one is an error.
+fn refuse_duplicates(path: &Path, header: &[u8]) -> Result<()> {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
+        type Value = Option<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a map")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut seen = std::collections::HashSet::new();
+            let mut twice = None;
+            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(name.clone()) {
+                    twice = Some(name);
+                }
+            }
+            Ok(twice)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(header);
+    match json.deserialize_map(Names) {
+        Ok(None) => Ok(()),
+        Ok(Some(name)) => Err(Error::tensor(path, &name, "stands in the header twice", DAMAGED)),
+        Err(error) => Err(Error::file(path, format!("its header is not JSON: {error}"), DAMAGED)),
+    }
+}
+
+fn damaged(path: &Path, error: &SafeTensorError) -> Error {
+    match error {
+        SafeTensorError::InvalidOffset(name) => {
+            Error::tensor(path, name, "its place overlaps another's, leaves a hole or lies outside the file", DAMAGED)
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            Error::file(path, "its length is not what its header says (cut short?)", DAMAGED)
+        }
+        other => Error::file(path, format!("not a safetensors file: {other}"), DAMAGED),
+    }
+}
+
+fn no_weights(dir: &Path) -> Error {
+    let pickle = |name: &str| {
+        let ends = [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end));
+        ends && !name.starts_with("training_args")
+    };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let found = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| pickle(name));
+    match found {
+        None => Error::file(dir, format!("no {FILE} here"), "give a directory in Hugging Face layout"),
+        Some(name) => {
+            let dir_text = dir.display();
+            let line = format!(
+                "python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{dir_text}').save_pretrained('{dir_text}-safetensors')\""
+            );
+            let message = "weights as a pickle are not read, since loading one can run any code";
+            Error::file(dir.join(name), message, format!("where you trust it, convert it once: {line}"))
+        }
+    }
+}
