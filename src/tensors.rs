@@ -64,11 +64,15 @@ pub fn write<'a>(
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         outgoing.push((name, Outgoing { tensor, kind, dtype, shape }));
     }
+    // The crate makes files that only their owner can read; a model's are to be what the umask says, as its other files.
+    let created = std::fs::File::create(path).and_then(|file| file.metadata());
+    let permissions = created.map_err(Error::io(path, "create"))?.permissions();
     safetensors::serialize_to_file(outgoing, Some(metadata), path).map_err(|error| match error {
         SafeTensorError::IoError(source) => Error::Io { path: path.into(), action: "write", source },
         other => Error::file(path, format!("cannot be written: {other}"), "please report this"),
     })?;
     let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
+    file.set_permissions(permissions).map_err(Error::io(path, "set the permissions of"))?;
     file.sync_all().map_err(Error::io(path, "fsync"))
 }
 

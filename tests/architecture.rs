@@ -32,14 +32,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Where `Device::Cpu` may stand: choosing a device, tensors on their way from and to files, seeded initial weights.
-const CPU_FILES: &[&str] = &[
-    "model/device.rs",
-    "model/params.rs",
-    "model/weights.rs",
-    "stages/reference.rs",
-    "tensors.rs",
-    "train/checkpoint.rs",
-];
+const CPU_FILES: &[&str] =
+    &["model/device.rs", "model/params.rs", "stages/reference.rs", "tensors.rs", "train/checkpoint.rs"];
 
 /// A source file: its path below src and its text without comments.
 struct Source {

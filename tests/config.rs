@@ -83,7 +83,6 @@ fn wrong_types_are_named_with_what_was_expected() {
         ("batch_size", "-1", "integer `-1`"),
         ("shuffle", "\"yes\"", "expected a boolean"),
         ("learning_rate", "[1]", "invalid type: sequence"),
-        ("output", "7", "invalid type: integer `7`, expected a string"),
         ("save_dtype", "\"float16\"", "expected `float32` or `bfloat16`"),
         ("seed", "-3", "integer `-3`"),
     ] {
@@ -147,6 +146,9 @@ fn overrides_replace_add_and_take_any_value() {
     assert_eq!(config.model.path, "org/name@rev");
     let config: SftConfig = load(WHOLE, &["model.init=config", "model.config.n_layer=3"]).unwrap();
     assert_eq!(config.model.config.unwrap()["n_layer"].as_integer(), Some(3));
+    let words: SftConfig = load(WHOLE, &["train.output=2026-01-31", "model.path=nan", "data.train=7"]).unwrap();
+    let (output, path, train) = (words.train.output, words.model.path, words.data.train);
+    assert_eq!([output.as_str(), &path, &train], ["2026-01-31", "nan", "7"], "text that TOML would read otherwise");
     let last: SftConfig = load(WHOLE, &["train.seed=1", "train.seed=2"]).unwrap();
     assert_eq!(last.train.seed, 2);
 }
@@ -164,6 +166,8 @@ fn bad_overrides_are_refused_with_their_form() {
         assert!(line.contains(message), "{item}: {line}");
         assert!(line.contains("; overrides look like train.learning_rate=1e-5"), "{item}: {line}");
     }
+    let line = problem::<SftConfig>(&WHOLE.replace("\"run\"", "7"), &[]);
+    assert_eq!(line, "c.toml:8: train.output: invalid type: integer `7`, expected a string");
     let line = problem::<SftConfig>(WHOLE, &["train.reume=true"]);
     assert!(line.starts_with("on the command line: train.reume: unknown key, did you mean \"resume\"?"), "{line}");
 }

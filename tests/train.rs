@@ -1,1 +1,6 @@
-//! later
+//! The loop from outside: micro-batches, resume, kills, signals, checkpoints, logs and seeds.
+mod batches;
+mod checkpoints;
+mod logs;
+mod resume;
+mod signals;

@@ -7,20 +7,21 @@ use std::path::{Path, PathBuf};
 pub struct Problems {
     path: PathBuf,
     text: String,
-    overridden: Vec<String>,
+    /// Keys from the command line, with their values as they were typed.
+    overridden: Vec<(String, String)>,
     /// Keys and sections of which nothing could be read: what is said of their defaults would mislead.
     unreadable: Vec<String>,
     lines: Vec<String>,
 }
 
 impl Problems {
-    fn new(path: &Path, text: String, overridden: Vec<String>) -> Self {
+    fn new(path: &Path, text: String, overridden: Vec<(String, String)>) -> Self {
         Self { path: path.into(), text, overridden, unreadable: Vec::new(), lines: Vec::new() }
     }
 
     /// Adds a problem at `key` ("section.key"): what is wrong and the remedy, in one line.
     pub fn at(&mut self, key: &str, message: impl std::fmt::Display) {
-        let place = if self.overridden.iter().any(|k| k == key) {
+        let place = if self.overridden.iter().any(|(k, _)| k == key) {
             "on the command line".to_owned()
         } else {
             match line_of(&self.text, key) {
@@ -37,6 +38,11 @@ impl Problems {
         if !ok && !self.unreadable.iter().any(|bad| bad == key || bad == section) {
             self.at(key, message);
         }
+    }
+
+    /// The last value of a key on the command line, as it was typed.
+    fn typed(&self, key: &str) -> Option<&str> {
+        self.overridden.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
     /// Adds a problem with a value that cannot be read as what it should be.
@@ -107,8 +113,14 @@ impl Document {
                 section.remove(&key);
                 continue;
             }
-            let single = toml::Table::from_iter([(key.clone(), section[&key].clone())]);
-            if let Err(error) = single.try_into::<T>() {
+            let fits = |value: toml::Value| toml::Table::from_iter([(key.clone(), value)]).try_into::<T>();
+            if let Err(error) = fits(section[&key].clone()) {
+                // On the command line quotes are lost: train.output=2026 names a directory.
+                let typed = self.problems.typed(&full).map(|text| toml::Value::String(text.to_owned()));
+                if let Some(text) = typed.filter(|text| fits(text.clone()).is_ok()) {
+                    section.insert(key, text);
+                    continue;
+                }
                 self.problems.unreadable(&full, error.message().trim_end().replace('\n', " "));
                 section.remove(&key);
             }
@@ -127,7 +139,7 @@ impl Document {
     }
 }
 
-fn apply_override(table: &mut toml::Table, item: &str) -> Result<String> {
+fn apply_override(table: &mut toml::Table, item: &str) -> Result<(String, String)> {
     let remedy = "overrides look like train.learning_rate=1e-5";
     let Some((key, value)) = item.split_once('=') else {
         return Err(Error::usage(format!("override {item:?} has no \"=\""), remedy));
@@ -137,7 +149,7 @@ fn apply_override(table: &mut toml::Table, item: &str) -> Result<String> {
     if parts.len() < 2 || parts.iter().any(|p| p.is_empty()) {
         return Err(Error::usage(format!("override {item:?} names no section"), remedy));
     }
-    let value = format!("x = {value}")
+    let parsed = format!("x = {value}")
         .parse::<toml::Table>()
         .ok()
         .filter(|t| t.len() == 1)
@@ -151,8 +163,8 @@ fn apply_override(table: &mut toml::Table, item: &str) -> Result<String> {
             _ => return Err(Error::usage(format!("override {item:?}: {part} is not a section"), remedy)),
         };
     }
-    at.insert(parts[parts.len() - 1].to_string(), value);
-    Ok(key.to_owned())
+    at.insert(parts[parts.len() - 1].to_string(), parsed);
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// `, did you mean "x"?` where one of `known` is close to `key`.

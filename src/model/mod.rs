@@ -76,8 +76,7 @@ impl Model {
                 format!("token id {} is outside the model's vocabulary of {}", input.largest_token, dims.vocab);
             return Err(Error::usage(message, "use the tokenizer that belongs to the model"));
         }
-        // Learned positions end; rotary ones go on, if badly.
-        if matches!(self.config.family, Family::Gpt2(_)) && input.largest_position >= dims.context {
+        if self.most_tokens().is_some_and(|most| input.largest_position >= most) {
             let message = format!("a sequence of {} tokens is longer than the context", input.largest_position + 1);
             return Err(Error::usage(message, format!("keep sequences within {} tokens", dims.context)));
         }
@@ -89,6 +88,11 @@ impl Model {
             cache.advance(input);
         }
         Ok(hidden)
+    }
+
+    /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
+    pub fn most_tokens(&self) -> Option<i64> {
+        matches!(self.config.family, Family::Gpt2(_)).then(|| self.dims().context)
     }
 
     /// The named tensors.

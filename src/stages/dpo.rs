@@ -1,7 +1,7 @@
 //! Direct preference optimization: reference log-probs once, then the loss on pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, kind_of, load_rows, reference};
+use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length, reference};
 use crate::config::{DpoConfig, DpoLoss, Init};
 use crate::data::{Pair, PairBatch, Wanted, encode_pairs, pair_batch};
 use crate::error::{Error, Result};
@@ -112,6 +112,7 @@ impl Stage for DpoConfig {
         let reference = Reference::locate(&self.model, &session, &[&rows, &eval_rows])?;
         let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
+        check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
 
         let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
         let run = session.run.claim(&session.table)?;

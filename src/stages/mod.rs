@@ -9,9 +9,9 @@ pub mod sft;
 pub mod source;
 
 use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
-use crate::data::{DataReport, EncodeOptions, Located, Wanted, read_rows};
-use crate::error::Result;
-use crate::model::{LoadOptions, Params, SpecialIds, device};
+use crate::data::{DataReport, EncodeOptions, Located, Pair, RowId, Wanted, read_rows};
+use crate::error::{Error, Result};
+use crate::model::{LoadOptions, Model, Params, SpecialIds, device};
 use crate::tokenizer::Tokenizer;
 use crate::train::run::ClaimedRun;
 use crate::train::{AdamW, Job, Metric, Objective, Outcome, RunDir, RunState, train};
@@ -133,6 +133,23 @@ pub(crate) fn load_rows<E>(
     let examples = encode(&rows, &options, &mut report)?;
     report.announce(&path);
     Ok(examples)
+}
+
+/// Refuses rows that are longer than the model can hold, before anything is written.
+pub(crate) fn check_lengths<'a>(model: &Model, rows: impl Iterator<Item = (usize, &'a RowId)>) -> Result<()> {
+    let Some(most) = model.most_tokens().and_then(|most| usize::try_from(most).ok()) else { return Ok(()) };
+    for (tokens, id) in rows {
+        if tokens > most {
+            let message = format!("is {tokens} tokens long, the model holds {most}");
+            return Err(Error::row(&id.file, id.line, message, format!("set data.max_length={most} to cut such rows")));
+        }
+    }
+    Ok(())
+}
+
+/// Tokens of a pair's longer sequence.
+pub(crate) fn pair_length(pair: &Pair) -> (usize, &RowId) {
+    (pair.prompt.len() + pair.chosen.len().max(pair.rejected.len()), &pair.id)
 }
 
 /// What a stage has made, ready for the loop.

@@ -1,7 +1,7 @@
 //! Reward modelling: Bradley-Terry on preference pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, kind_of, load_rows};
+use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length};
 use crate::config::{PoolingKind, RewardConfig};
 use crate::data::{Located, Pair, PairBatch, Row, Wanted, encode_pairs, pair_batch};
 use crate::error::{Error, Result};
@@ -73,6 +73,7 @@ impl Stage for RewardConfig {
         let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
         let model = self.open_model(&session)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
+        check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
 
         let micro = self.train.micro();
         let source = RowSource::new(&rows, &self.train, Box::new(|rows: &[&Pair]| pair_batch(rows)));
@@ -148,7 +149,8 @@ fn normalisation(model: &RewardModel, rows: &[Pair], micro: usize) -> Result<(f6
     for pairs in sample.chunks(micro) {
         let batch = pair_batch(pairs);
         let values = sequence_rewards(model, &batch.flat, &batch.ends, &batch.actions)?;
-        rewards.extend(Vec::<f32>::try_from(values)?.into_iter().map(f64::from));
+        // With the bias of the model that it started from: that one is part of its reward.
+        rewards.extend(Vec::<f32>::try_from(values)?.into_iter().map(|value| f64::from(value) + model.bias()));
     }
     let count = rewards.len() as f64;
     let mean = rewards.iter().sum::<f64>() / count;

@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, kind_of, load_rows};
+use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows};
 use crate::config::SftConfig;
 use crate::data::{LmBatch, Sequence, Wanted, encode_lm, lm_batch};
 use crate::error::Result;
@@ -63,6 +63,7 @@ impl Stage for SftConfig {
         let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
         let model = self.open_model(&session)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
+        check_lengths(&model, rows.iter().chain(&eval_rows).map(|row| (row.tokens.len(), &row.id)))?;
 
         let dropout = self.model.dropout;
         let collate = |rows: &[&Sequence], dropout: f64| SftBatch { rows: lm_batch(rows), dropout };

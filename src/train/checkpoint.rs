@@ -62,6 +62,17 @@ pub fn newest_whole(run: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// Removes checkpoints of later steps than `step`: broken ones that were passed over. Left there they would count as the
+/// newest, and whole ones would be pruned for them.
+pub fn remove_after(run: &Path, step: u64) -> Result<()> {
+    for later in list(run)?.into_iter().filter(|later| *later > step) {
+        let path = path_of(run, later);
+        tracing::warn!("removing {}, which is broken", path.display());
+        durable::remove_dir(&path)?;
+    }
+    Ok(())
+}
+
 /// Reads the moments of a checkpoint into `optimizer`.
 pub fn restore_optimizer(checkpoint: &Path, optimizer: &mut AdamW) -> Result<()> {
     let path = checkpoint.join(OPTIMIZER_FILE);

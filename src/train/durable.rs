@@ -42,8 +42,10 @@ pub fn write_into(target: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<
     let temporary = target.join(format!(".{name}.tmp"));
     remove_dir(&temporary)?;
     fs::create_dir(&temporary).map_err(Error::io(&temporary, "create"))?;
-    fill(&temporary)?;
-    seal(&temporary)?;
+    if let Err(error) = fill(&temporary).and_then(|()| seal(&temporary)) {
+        let _ = fs::remove_dir_all(&temporary);
+        return Err(error);
+    }
     let mut names = file_names(&temporary)?;
     names.sort_by_key(|file| file == MANIFEST);
     for file in names {

@@ -20,6 +20,9 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 pub const TIMING_FIELDS: &[&str] =
     &["step_seconds", "tokens_per_second", "peak_memory_mb", "train_runtime", "eval_runtime"];
 
+/// What only the last line of a run has: the seconds from the first row encoded to the last update.
+pub const CLOSING_FIELD: &str = "train_runtime";
+
 /// One step's figures, combined over its micro-batches; still on the device.
 #[derive(Default)]
 pub struct StepFigures(IndexMap<&'static str, Metric>);
@@ -28,16 +31,20 @@ impl StepFigures {
     /// Takes in a micro-batch's figures.
     pub fn add(&mut self, metrics: Vec<(&'static str, Metric)>) -> Result<()> {
         for (name, new) in metrics {
-            let combined = match (self.0.swap_remove(name), new) {
-                (None, new) => new,
-                (Some(Metric::Mean { sum, weight }), Metric::Mean { sum: more, weight: added }) => {
-                    Metric::Mean { sum: sum.f_add(&more)?, weight: weight + added }
-                }
-                (Some(Metric::Min(old)), Metric::Min(new)) => Metric::Min(old.f_minimum(&new)?),
-                (Some(Metric::Max(old)), Metric::Max(new)) => Metric::Max(old.f_maximum(&new)?),
-                _ => panic!("metric {name} changed its kind within a step"),
+            // In place: the order of names must not depend on the number of micro-batches.
+            let Some(old) = self.0.get_mut(name) else {
+                self.0.insert(name, new);
+                continue;
             };
-            self.0.insert(name, combined);
+            match (old, new) {
+                (Metric::Mean { sum, weight }, Metric::Mean { sum: more, weight: added }) => {
+                    *sum = sum.f_add(&more)?;
+                    *weight += added;
+                }
+                (Metric::Min(old), Metric::Min(new)) => *old = old.f_minimum(&new)?,
+                (Metric::Max(old), Metric::Max(new)) => *old = old.f_maximum(&new)?,
+                _ => panic!("metric {name} changed its kind within a step"),
+            }
         }
         Ok(())
     }
@@ -103,8 +110,8 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log of `run`, keeping only lines up to `step` (0: a new log), and writes the events file anew from
-    /// the kept lines, so that neither has a missing or doubled step after a resume.
+    /// Opens the log of `run`, keeping only lines up to `step` (0: a new log) and no closing line, and writes the events
+    /// file anew from the kept lines, so that neither has a missing or doubled line after a resume.
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join(METRICS_FILE);
         let kept = if step == 0 { Vec::new() } else { kept_lines(&path, step)? };
@@ -159,7 +166,8 @@ fn kept_lines(path: &Path, step: u64) -> Result<Vec<String>> {
     };
     let belongs = |line: &&str| {
         let record: Option<Value> = serde_json::from_str(line).ok();
-        record.and_then(|r| r["step"].as_u64()).is_some_and(|s| s <= step)
+        // A process killed between its closing line and the final model left one: this run will write its own.
+        record.is_some_and(|r| r["step"].as_u64().is_some_and(|s| s <= step) && r.get(CLOSING_FIELD).is_none())
     };
     Ok(text.lines().filter(belongs).map(str::to_owned).collect())
 }

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 pub const CONFIG_FILE: &str = "config.toml";
 const LOCK_FILE: &str = ".lock";
 
-/// Keys that a resumed run may change: they decide what is kept and where it runs, not what is computed.
-const FREE_KEYS: &[&str] = &["train.resume", "train.keep", "train.keep_best", "train.save_every", "model.device"];
+/// Keys that a resumed run may change: they decide what is kept, where it stands and runs, not what is computed.
+const FREE_KEYS: &[&str] =
+    &["train.resume", "train.keep", "train.keep_best", "train.save_every", "train.output", "model.device"];
 
 /// What a run directory holds.
 #[derive(Debug, PartialEq)]

@@ -3,7 +3,7 @@
 //! A step is what lies between two boundaries of the source. Scalars leave the device once an update (the check that
 //! loss and gradient norm are finite) and at log steps.
 use super::checkpoint::{self, Keep};
-use super::metrics::{MetricsLog, StepFigures};
+use super::metrics::{CLOSING_FIELD, MetricsLog, StepFigures};
 use super::objective::{Artifact, Batch, BatchSource, Objective};
 use super::progress::Progress;
 use super::state::{Best, TrainerState};
@@ -68,6 +68,7 @@ pub fn train<O: Objective>(job: Job<'_, O>) -> Result<Outcome> {
         source.restore(&state.source)?;
     }
     state.total_steps = job.total_steps;
+    checkpoint::remove_after(job.run, state.step)?;
     let log = MetricsLog::open(job.run, state.step)?;
     let progress = Progress::new("training", job.total_steps, state.step);
     let earlier = state.train_runtime;
@@ -273,7 +274,7 @@ impl<O: Objective> Loop<'_, O> {
         self.prepare_state(source)?;
         let train_loss = self.state.loss_sum / self.state.step.max(1) as f64;
         let train_runtime = self.state.train_runtime;
-        let last = [("train_loss".to_owned(), train_loss), ("train_runtime".to_owned(), train_runtime)];
+        let last = [("train_loss".to_owned(), train_loss), (CLOSING_FIELD.to_owned(), train_runtime)];
         self.log.write(self.state.step, &last)?;
         self.log.sync()?;
         self.state.finished = true;
