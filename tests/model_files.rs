@@ -33,7 +33,7 @@ fn saved() -> (tempfile::TempDir, Vec<(String, Tensor)>) {
 
 fn rewrite(dir: &Path, tensors: &[(String, Tensor)]) {
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    tensors::write(&dir.join("model.safetensors"), named, None, tensors::pt_metadata()).unwrap();
+    tensors::write(&dir.join("model.safetensors"), named, Some(Kind::Float), tensors::pt_metadata()).unwrap();
 }
 
 /// The message of a refused load; it must be a user's mistake.
@@ -98,7 +98,7 @@ fn shards_load_and_stay_within_the_directory() {
     for (n, half) in tensors.chunks(tensors.len() / 2 + 1).enumerate() {
         let file = format!("model-{n}.safetensors");
         let named = half.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        tensors::write(&dir.path().join(&file), named, None, tensors::pt_metadata()).unwrap();
+        tensors::write(&dir.path().join(&file), named, Some(Kind::Float), tensors::pt_metadata()).unwrap();
         places.extend(half.iter().map(|(name, _)| (name.clone(), file.clone())));
     }
     let index = dir.path().join("model.safetensors.index.json");
@@ -118,12 +118,12 @@ fn shards_load_and_stay_within_the_directory() {
     }
 }
 
-type Change<'a> = dyn Fn(&mut Vec<(String, Tensor)>) + 'a;
+type Change<'a> = &'a dyn Fn(&mut Vec<(String, Tensor)>);
 
 #[test]
 fn tensors_that_do_not_fit_are_named() {
     let (dir, tensors) = saved();
-    let changed = |change: &Change<'_>| {
+    let changed = |change: Change| {
         let mut list = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         change(&mut list);
         rewrite(dir.path(), &list);
