@@ -98,8 +98,13 @@ fn dpo_reaches_the_closed_form_optimum() {
                   output = \"reference\"\nbatch_size = 240\nshuffle = false\nlearning_rate = 0.01\nschedule = \"cosine\"\n";
     sandbox.write("sft.toml", format!("{common}steps = 60\n"));
     sandbox.stage("sft", &["model.init=config"]).ok();
-    sandbox.write("dpo.toml", format!("{common}steps = 300\n\n[dpo]\nbeta = {BETA}\n"));
-    sandbox.stage("dpo", &["model.path=reference", "data.train=pairs.jsonl", "train.output=policy"]).ok();
+    sandbox.write("dpo.toml", format!("{common}steps = 600\n\n[dpo]\nbeta = {BETA}\n"));
+    sandbox
+        .stage(
+            "dpo",
+            &["model.path=reference", "data.train=pairs.jsonl", "train.output=policy", "train.learning_rate=0.02"],
+        )
+        .ok();
 
     let (reference, policy) = (logprobs(&sandbox, "reference"), logprobs(&sandbox, "policy"));
     for x in 0..PROMPTS.len() {
