@@ -115,10 +115,10 @@ impl Stage for DpoConfig {
         check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
 
         let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
+        let prepared = reference.prepare(&session, resume_from.is_none(), &rows, &eval_rows)?;
         let run = session.run.claim(&session.table)?;
         let micro = self.train.micro();
-        let on_start = resume_from.is_none().then_some(&model);
-        let (rows, eval_rows) = reference.attach(rows, eval_rows, on_start, &run.path, micro)?;
+        let (rows, eval_rows) = reference.attach(prepared, &model, (rows, eval_rows), &run.path, micro)?;
         let source = RowSource::new(&rows, &self.train, Box::new(DpoBatch::new));
         let eval = in_order(&eval_rows, micro, DpoBatch::new);
         let artifact = ModelArtifact {

@@ -1,12 +1,13 @@
 //! Reference log-probs of DPO: computed once, stored with a fingerprint of (model, data, encoding), then the reference
 //! leaves memory.
-use super::Session;
+use super::{Session, check_lengths, pair_length};
 use crate::config::ModelConfig;
 use crate::data::{Pair, pair_batch};
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::forward::sequence_logprobs;
+use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
 use crate::train::progress::Progress;
 use crate::train::signals;
@@ -38,6 +39,16 @@ pub struct Reference {
     options: LoadOptions,
 }
 
+/// Where reference log-probs come from, found before anything is written.
+pub enum Prepared {
+    /// The run directory holds them.
+    Values(Vec<(f64, f64)>),
+    /// The policy is the reference as long as it was not trained.
+    Policy,
+    /// The reference.
+    Model(Box<CausalLm>),
+}
+
 impl Reference {
     /// The configured reference, else the starting model; `data` goes into the fingerprint.
     pub fn locate(model: &ModelConfig, session: &Session, data: &[&[Pair]; 2]) -> Result<Self> {
@@ -67,33 +78,46 @@ impl Reference {
         serde_json::json!({ "reference": { "path": self.name, "fingerprint": self.fingerprint } })
     }
 
-    /// Gives every pair its reference log-probs: from the run directory where the fingerprint agrees, else computed
-    /// and stored there. `start` is the policy when it still has its starting weights.
+    /// What the log-probs will come from: values in the run directory whose fingerprint agrees, else the starting policy
+    /// (`at_start`: it still has its starting weights), else the reference, opened. Writes nothing.
+    ///
+    /// # Errors
+    /// A reference that cannot be opened, has another vocabulary than the policy, or is too short for the rows.
+    pub fn prepare(&self, session: &Session, at_start: bool, train: &[Pair], eval: &[Pair]) -> Result<Prepared> {
+        if let Some(values) = self.stored(&session.run.path.join(FILE), train.len() + eval.len())? {
+            return Ok(Prepared::Values(values));
+        }
+        if at_start && self.is_start {
+            return Ok(Prepared::Policy);
+        }
+        let model = CausalLm::from_pretrained(&self.dir, &self.options)?;
+        session.tokenizer.check_vocab(model.dims().vocab, &self.dir)?;
+        if !self.is_start && !session.tokenizer.same_ids(&Tokenizer::from_dir(&self.dir)?) {
+            let remedy = "name a model.reference with the same tokenizer.json as model.path";
+            return Err(Error::file(&self.dir, "has another tokenizer than the model that is trained", remedy));
+        }
+        check_lengths(&model, train.iter().chain(eval).map(pair_length))?;
+        Ok(Prepared::Model(Box::new(model)))
+    }
+
+    /// Gives every pair its reference log-probs; computed ones are stored in `run`. The reference then leaves memory.
     pub fn attach(
         &self,
-        train: Vec<Pair>,
-        eval: Vec<Pair>,
-        start: Option<&CausalLm>,
+        prepared: Prepared,
+        policy: &CausalLm,
+        (train, eval): (Vec<Pair>, Vec<Pair>),
         run: &Path,
         micro: usize,
     ) -> Result<(Vec<ReferencedPair>, Vec<ReferencedPair>)> {
-        let path = run.join(FILE);
-        let count = train.len() + eval.len();
-        let values = match self.stored(&path, count)? {
-            Some(values) => values,
-            None => {
-                let loaded;
-                let model = match start {
-                    Some(policy) if self.is_start => policy,
-                    _ => {
-                        loaded = CausalLm::from_pretrained(&self.dir, &self.options)?;
-                        &loaded
-                    }
-                };
-                let values = compute(model, train.iter().chain(&eval).collect(), micro)?;
-                self.store(&path, &values)?;
-                values
-            }
+        let computed = |model: &CausalLm| {
+            let values = compute(model, train.iter().chain(&eval).collect(), micro)?;
+            self.store(&run.join(FILE), &values)?;
+            Ok::<_, Error>(values)
+        };
+        let values = match prepared {
+            Prepared::Values(values) => values,
+            Prepared::Policy => computed(policy)?,
+            Prepared::Model(model) => computed(&model)?,
         };
         let mut values = values.into_iter();
         let mut join = |pairs: Vec<Pair>| -> Vec<ReferencedPair> {
@@ -107,7 +131,13 @@ impl Reference {
         if !path.exists() {
             return Ok(None);
         }
-        let (mut tensors, metadata) = tensors::read(path, Device::Cpu)?;
+        let (mut tensors, metadata) = match tensors::read(path, Device::Cpu) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!("computing reference log-probs anew: {error}");
+                return Ok(None);
+            }
+        };
         let (Some(chosen), Some(rejected)) = (tensors.shift_remove("chosen"), tensors.shift_remove("rejected")) else {
             return Ok(None);
         };

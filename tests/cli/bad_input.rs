@@ -162,7 +162,16 @@ fn bad_models_are_named() {
     }
     refuses(&sandbox, &["sft", "sft.toml", "model.path=./nowhere"], &["nowhere"]);
     refuses(&sandbox, &["generate", "--model", "some/thing", "--prompt", "x"], &["some/thing", "HF_HUB_OFFLINE"]);
-    refuses(&sandbox, &["dpo", "dpo.toml", "model.reference=mamba"], &["mamba"]);
+    for name in ["mamba", "pickle", "cut", "no-tokenizer"] {
+        refuses(&sandbox, &["dpo", "dpo.toml", &format!("model.reference={name}")], &[name]);
+    }
+    model(&sandbox, "other-tokenizer", |dir| {
+        let path = dir.join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text.replace("<s>", "<S>")).unwrap();
+    });
+    let parts = ["other-tokenizer: has another tokenizer", "name a model.reference"];
+    refuses(&sandbox, &["dpo", "dpo.toml", "model.reference=other-tokenizer"], &parts);
 }
 
 #[test]
@@ -212,14 +221,17 @@ fn arguments_that_do_not_fit_are_refused() {
     one(&with(&["--max-new-tokens", "64"]), &["leaves no room for a prompt: the model holds 64 tokens"]);
     one(&with(&["--output", "taken.jsonl"]), &["taken.jsonl: exists already"]);
     one(&with(&["--output", "nowhere/x.jsonl"]), &["nowhere: no such directory"]);
-    one(&["generate", "--model", lm, "--prompt", ""], &["--prompt \"\" has 0 tokens"]);
+    one(&["generate", "--model", lm, "--prompt", "", "--max-new-tokens", "5"], &["--prompt \"\" has 0 tokens"]);
     one(&["generate", "--model", "judge", "--prompt", "x"], &["judge: this is a reward model"]);
     one(&["score", "--model", lm, "--data", "none.jsonl"], &["none.jsonl"]);
     one(&["score", "--model", "judge", "--data", "sft.jsonl", "--eos"], &["--eos is for language models"]);
     one(&["score", "--model", "judge", "--data", "prompts.jsonl"], &["prompts.jsonl:1: expected the columns"]);
     one(&["evaluate", "--model", lm, "--data", "prompts.jsonl"], &["prompts.jsonl has only prompts", "--reward"]);
     one(&["evaluate", "--model", "judge", "--data", "pairs.jsonl", "--reference", lm], &["draws no samples"]);
-    one(&["evaluate", "--model", lm, "--data", "pairs.jsonl", "--reward", lm], &["not a reward model"]);
+    one(
+        &["evaluate", "--model", lm, "--data", "pairs.jsonl", "--reward", lm, "--max-new-tokens", "5"],
+        &["not a reward model"],
+    );
     one(&["evaluate", "--model", lm, "--data", "sft.jsonl", "--output", "x"], &["--output holds samples"]);
     one(&["sft", "sft.toml", "model.path=judge"], &["judge: this is a reward model"]);
     one(&["dpo", "dpo.toml", "model.path=judge"], &["judge: this is a reward model"]);
