@@ -1,1 +1,3 @@
-//! later
+//! The command line: the whole way on the tiny model, and what is said when the input is bad.
+mod bad_input;
+mod whole;
