@@ -61,4 +61,9 @@ impl DataConfig {
         problems.require(!self.train.is_empty(), "data.train", "missing; name a JSONL file of training rows");
         problems.require(self.max_length >= 2, "data.max_length", "must be at least 2: a context token and a target");
     }
+
+    /// For stages on pairs, whose targets are always the completions.
+    pub fn check_pairs(&self, problems: &mut Problems) {
+        problems.require(self.completion_only, "data.completion_only", "only read by sft; remove it");
+    }
 }

@@ -55,6 +55,7 @@ impl Problems {
 /// A configuration file with its overrides applied.
 pub struct Document {
     table: toml::Table,
+    taken: Vec<&'static str>,
     problems: Problems,
 }
 
@@ -80,21 +81,22 @@ impl Document {
         for item in overrides {
             overridden.push(apply_override(&mut table, item)?);
         }
-        Ok(Self { table, problems: Problems::new(path, text, overridden) })
+        Ok(Self { table, taken: Vec::new(), problems: Problems::new(path, text, overridden) })
     }
 
-    /// Refuses sections that the stage does not read.
-    pub fn only_sections(&mut self, known: &[&str], stage: &str) {
-        let unknown: Vec<String> = self.table.keys().filter(|k| !known.contains(&k.as_str())).cloned().collect();
-        for key in unknown {
-            let hint = suggestion(&key, known);
+    /// Refuses sections that nothing has taken out.
+    pub fn only_known_sections(&mut self, stage: &str) {
+        let known: Vec<&str> = self.taken.clone();
+        for key in self.table.keys().cloned().collect::<Vec<_>>() {
+            let hint = suggestion(&key, &known);
             self.problems.at(&key, format!("unknown section for {stage}{hint}; it reads [{}]", known.join("], [")));
             self.table.remove(&key);
         }
     }
 
     /// Takes section `name` out, defaults where keys are missing; every bad key is a problem of its own.
-    pub fn section<T: DeserializeOwned + Default>(&mut self, name: &str) -> T {
+    pub fn section<T: DeserializeOwned + Default>(&mut self, name: &'static str) -> T {
+        self.taken.push(name);
         let mut section = match self.table.remove(name) {
             None => return T::default(),
             Some(toml::Value::Table(section)) => section,

@@ -1,5 +1,5 @@
 //! `collimate dpo`.
-use super::{DataConfig, Document, ModelConfig, Problems, StageConfig, TrainConfig, table_of};
+use super::{Document, Problems, Shared, StageConfig, table_of};
 use serde::{Deserialize, Serialize};
 
 /// The preference loss by name; see [`crate::loss::dpo`].
@@ -52,54 +52,31 @@ impl DpoSection {
 /// Configuration of direct preference optimization.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DpoConfig {
-    /// `[model]`.
-    pub model: ModelConfig,
-    /// `[data]`.
-    pub data: DataConfig,
-    /// `[train]`.
-    pub train: TrainConfig,
+    shared: Shared,
     /// `[dpo]`.
     pub dpo: DpoSection,
 }
 
+impl std::ops::Deref for DpoConfig {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 impl StageConfig for DpoConfig {
     const STAGE: &'static str = "dpo";
-    const SECTIONS: &'static [&'static str] = &["model", "data", "train", "dpo"];
 
-    fn read(document: &mut Document) -> Self {
-        let config = Self {
-            model: document.section("model"),
-            data: document.section("data"),
-            train: document.section("train"),
-            dpo: document.section("dpo"),
-        };
+    fn read(shared: Shared, document: &mut Document) -> Self {
+        let dpo: DpoSection = document.section("dpo");
         let problems = document.problems();
-        config.model.check(problems, true, false);
-        config.data.check(problems);
-        problems.require(config.data.completion_only, "data.completion_only", "only read by sft; remove it");
-        config.train.check(problems, config.data.eval.is_some());
-        config.dpo.check(problems);
-        config
+        shared.model.check_no_dropout(problems);
+        shared.data.check_pairs(problems);
+        dpo.check(problems);
+        Self { shared, dpo }
     }
 
-    fn model(&self) -> &ModelConfig {
-        &self.model
-    }
-
-    fn data(&self) -> &DataConfig {
-        &self.data
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.train
-    }
-
-    fn to_table(&self) -> toml::Table {
-        toml::Table::from_iter([
-            ("model".into(), table_of(&self.model)),
-            ("data".into(), table_of(&self.data)),
-            ("train".into(), table_of(&self.train)),
-            ("dpo".into(), table_of(&self.dpo)),
-        ])
+    fn own(&self) -> Option<toml::Value> {
+        Some(table_of(&self.dpo))
     }
 }

@@ -23,22 +23,48 @@ pub use train::TrainConfig;
 use crate::error::Result;
 use std::path::Path;
 
-/// What every stage's configuration offers to the wiring: its shared sections, and itself as TOML.
-pub trait StageConfig: Sized {
-    /// The stage's name, as on the command line.
-    const STAGE: &'static str;
-    /// Names of the sections that the stage reads.
-    const SECTIONS: &'static [&'static str];
-    /// Takes the sections out of the document; problems are collected there.
-    fn read(document: &mut Document) -> Self;
+/// The sections that every stage reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shared {
     /// `[model]`.
-    fn model(&self) -> &ModelConfig;
+    pub model: ModelConfig,
     /// `[data]`.
-    fn data(&self) -> &DataConfig;
+    pub data: DataConfig,
     /// `[train]`.
-    fn train(&self) -> &TrainConfig;
+    pub train: TrainConfig,
+}
+
+impl Shared {
+    fn read(document: &mut Document) -> Self {
+        let shared =
+            Self { model: document.section("model"), data: document.section("data"), train: document.section("train") };
+        let problems = document.problems();
+        shared.model.check(problems);
+        shared.data.check(problems);
+        shared.train.check(problems, shared.data.eval.is_some());
+        shared
+    }
+}
+
+/// A stage's configuration: the shared sections (to which it dereferences) and at most one of its own.
+pub trait StageConfig: Sized + std::ops::Deref<Target = Shared> {
+    /// The stage's name, as on the command line and of its own section.
+    const STAGE: &'static str;
+    /// Takes the stage's own section out of the document; problems are collected there.
+    fn read(shared: Shared, document: &mut Document) -> Self;
+    /// The stage's own section, if it has one.
+    fn own(&self) -> Option<toml::Value>;
+
     /// The resolved configuration, defaults filled in, as it is saved with the run.
-    fn to_table(&self) -> toml::Table;
+    fn to_table(&self) -> toml::Table {
+        let mut table = toml::Table::from_iter([
+            ("model".into(), table_of(&self.model)),
+            ("data".into(), table_of(&self.data)),
+            ("train".into(), table_of(&self.train)),
+        ]);
+        table.extend(self.own().map(|own| (Self::STAGE.to_owned(), own)));
+        table
+    }
 }
 
 /// Reads, overrides and validates a stage's configuration.
@@ -47,8 +73,9 @@ pub trait StageConfig: Sized {
 /// All problems at once: unreadable file, broken TOML, unknown sections and keys, wrong types, values out of range.
 pub fn load<C: StageConfig>(path: &Path, overrides: &[String]) -> Result<C> {
     let mut document = Document::open(path, overrides)?;
-    document.only_sections(C::SECTIONS, C::STAGE);
-    let config = C::read(&mut document);
+    let shared = Shared::read(&mut document);
+    let config = C::read(shared, &mut document);
+    document.only_known_sections(C::STAGE);
     document.finish()?;
     Ok(config)
 }

@@ -62,8 +62,8 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
-    /// What can be said without opening the model. `uses_reference`: the stage has one; `allows_dropout`: SFT.
-    pub fn check(&self, problems: &mut Problems, uses_reference: bool, allows_dropout: bool) {
+    /// What can be said without opening the model.
+    pub fn check(&self, problems: &mut Problems) {
         problems.require(!self.path.is_empty(), "model.path", "missing; name a model directory or a hub id");
         let config_without_init = self.config.is_some() && self.init == Init::Pretrained;
         problems.require(
@@ -72,15 +72,17 @@ impl ModelConfig {
             "only read with model.init = \"config\"; set it or remove this",
         );
         problems.require((0.0..1.0).contains(&self.dropout), "model.dropout", "must lie in [0, 1)");
-        problems.require(
-            allows_dropout || self.dropout == 0.0,
-            "model.dropout",
-            "only SFT trains with dropout: it makes log-probs noisy; remove it",
-        );
-        problems.require(
-            uses_reference || self.reference.is_none(),
-            "model.reference",
-            "this stage has no reference model; remove it",
-        );
+    }
+
+    /// For stages that train without dropout.
+    pub fn check_no_dropout(&self, problems: &mut Problems) {
+        let message = "only SFT trains with dropout: it makes log-probs noisy; remove it";
+        problems.require(self.dropout == 0.0, "model.dropout", message);
+    }
+
+    /// For stages without a reference model.
+    pub fn check_no_reference(&self, problems: &mut Problems) {
+        let message = "this stage has no reference model; remove it";
+        problems.require(self.reference.is_none(), "model.reference", message);
     }
 }

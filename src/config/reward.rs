@@ -1,5 +1,5 @@
 //! `collimate reward`.
-use super::{DataConfig, Document, ModelConfig, Problems, StageConfig, TrainConfig, table_of};
+use super::{Document, Problems, Shared, StageConfig, table_of};
 use serde::{Deserialize, Serialize};
 
 /// How token states become one reward.
@@ -37,54 +37,32 @@ impl RewardSection {
 /// Configuration of reward modelling.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RewardConfig {
-    /// `[model]`.
-    pub model: ModelConfig,
-    /// `[data]`.
-    pub data: DataConfig,
-    /// `[train]`.
-    pub train: TrainConfig,
+    shared: Shared,
     /// `[reward]`.
     pub reward: RewardSection,
 }
 
+impl std::ops::Deref for RewardConfig {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 impl StageConfig for RewardConfig {
     const STAGE: &'static str = "reward";
-    const SECTIONS: &'static [&'static str] = &["model", "data", "train", "reward"];
 
-    fn read(document: &mut Document) -> Self {
-        let config = Self {
-            model: document.section("model"),
-            data: document.section("data"),
-            train: document.section("train"),
-            reward: document.section("reward"),
-        };
+    fn read(shared: Shared, document: &mut Document) -> Self {
+        let reward: RewardSection = document.section("reward");
         let problems = document.problems();
-        config.model.check(problems, false, false);
-        config.data.check(problems);
-        problems.require(config.data.completion_only, "data.completion_only", "only read by sft; remove it");
-        config.train.check(problems, config.data.eval.is_some());
-        config.reward.check(problems);
-        config
+        shared.model.check_no_dropout(problems);
+        shared.model.check_no_reference(problems);
+        shared.data.check_pairs(problems);
+        reward.check(problems);
+        Self { shared, reward }
     }
 
-    fn model(&self) -> &ModelConfig {
-        &self.model
-    }
-
-    fn data(&self) -> &DataConfig {
-        &self.data
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.train
-    }
-
-    fn to_table(&self) -> toml::Table {
-        toml::Table::from_iter([
-            ("model".into(), table_of(&self.model)),
-            ("data".into(), table_of(&self.data)),
-            ("train".into(), table_of(&self.train)),
-            ("reward".into(), table_of(&self.reward)),
-        ])
+    fn own(&self) -> Option<toml::Value> {
+        Some(table_of(&self.reward))
     }
 }

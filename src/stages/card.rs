@@ -40,7 +40,7 @@ impl Artifact for ModelArtifact<'_> {
 /// A card in the hub's form: front matter, what it is, how it was made, how to load it.
 pub fn text<C: StageConfig>(config: &C, loader_class: &str, what: &str) -> String {
     let settings = toml::to_string_pretty(&config.to_table()).expect("a TOML table serialises");
-    let base = &config.model().path;
+    let base = &config.model.path;
     let stage = C::STAGE;
     format!(
         "---\nlibrary_name: transformers\nbase_model: {base}\ntags:\n- collimate\n- {stage}\n---\n\n\
@@ -51,6 +51,6 @@ pub fn text<C: StageConfig>(config: &C, loader_class: &str, what: &str) -> Strin
          tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/directory\")\n```\n\n\
          ## Settings\n\n```toml\n{settings}```\n\nFigures of the run: `metrics.jsonl`.\n",
         env!("CARGO_PKG_VERSION"),
-        config.data().train,
+        config.data.train,
     )
 }

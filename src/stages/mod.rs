@@ -29,7 +29,7 @@ use tch::{Device, Kind, Tensor};
 pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
     let config: C = config::load(path, overrides)?;
     let table = config.to_table();
-    let (run, state) = RunDir::inspect(&config.train().output, config.train().resume, &table)?;
+    let (run, state) = RunDir::inspect(&config.train.output, config.train.resume, &table)?;
     let resume_from = match state {
         RunState::Finished(steps) => {
             tracing::info!("{} is a finished run of {steps} steps; nothing to do", run.path.display());
@@ -42,7 +42,7 @@ pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
         }
     };
     let session = Session::open(&config, run, table, resume_from)?;
-    let output = config.train().output.clone();
+    let output = config.train.output.clone();
     let outcome = config.run(session)?;
     let seconds = outcome.train_runtime;
     tracing::info!(
@@ -78,7 +78,7 @@ pub struct Session {
 
 impl Session {
     fn open<C: StageConfig>(config: &C, run: RunDir, table: toml::Table, resume_from: Option<PathBuf>) -> Result<Self> {
-        let model = config.model();
+        let model = &config.model;
         let device = device::resolve(&model.device)?;
         let model_dir = hub::resolve_model(&model.path)?;
         let tokenizer_dir = match &model.tokenizer {
