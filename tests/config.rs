@@ -148,7 +148,7 @@ fn overrides_replace_add_and_take_any_value() {
     assert_eq!(config.model.config.as_ref().unwrap()["n_layer"].as_integer(), Some(3));
     let words: SftConfig = load(WHOLE, &["train.output=2026-01-31", "model.path=nan", "data.train=7"]).unwrap();
     let (output, path, train) = (&words.train.output, &words.model.path, &words.data.train);
-    assert_eq!([output, path, train], ["2026-01-31", "nan", "7"], "text that TOML would read otherwise");
+    assert_eq!([output.as_str(), path, train], ["2026-01-31", "nan", "7"], "text that TOML would read otherwise");
     let last: SftConfig = load(WHOLE, &["train.seed=1", "train.seed=2"]).unwrap();
     assert_eq!(last.train.seed, 2);
 }

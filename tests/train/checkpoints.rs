@@ -83,7 +83,8 @@ fn the_newest_keep_and_the_best_stay() {
 fn a_broken_checkpoint_is_named_and_the_one_before_it_used() {
     let reference = Sandbox::with_stages();
     reference.stage("sft", RUN).ok();
-    let kinds: [(&str, &dyn Fn(&Path)); 4] = [
+    type Damage = dyn Fn(&Path);
+    let kinds: [(&str, &Damage); 4] = [
         ("model.safetensors", &|dir| cut(&dir.join("model.safetensors"))),
         ("optimizer.safetensors", &|dir| flip(&dir.join("optimizer.safetensors"))),
         ("trainer_state.json", &|dir| std::fs::remove_file(dir.join("trainer_state.json")).unwrap()),

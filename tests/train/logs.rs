@@ -183,9 +183,9 @@ fn a_line_is_the_mean_over_its_steps_and_order_does_not_depend_on_micro_batches(
     };
     let (each, pairs) = (run("each", &["train.log_every=1"]), run("pairs", &["train.log_every=2"]));
     for name in ["loss", "grad_norm", "learning_rate", "accuracy", "min_reward", "margin"] {
-        for line in 0..2 {
+        for (line, pair) in pairs.iter().enumerate().take(2) {
             let values = [2 * line, 2 * line + 1].map(|at| each[at][name].as_f64().unwrap());
-            let mean = pairs[line][name].as_f64().unwrap();
+            let mean = pair[name].as_f64().unwrap();
             assert!((mean - (values[0] + values[1]) / 2.0).abs() < 1e-12, "{name}: {mean} of {values:?}");
         }
     }
