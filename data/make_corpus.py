@@ -20,7 +20,7 @@ from pathlib import Path
 import lexicon as lx
 
 SEED = 20240607
-SIZES = {"sft": 6000, "eval": 300, "judge": 3200, "judge_eval": 400, "prompts": 600, "eval_prompts": 150}
+SIZES = {"sft": 6000, "eval": 300, "judge": 3800, "judge_eval": 500, "prompts": 600, "eval_prompts": 150}
 
 
 class Draw:
