@@ -367,7 +367,10 @@ def prompt_of(draw, text, lead):
 
 
 def judge_pairs(draw, rows):
-    """Reviews two by two: equal labels are ties; labels one step apart are too close to call and are left out."""
+    """Reviews two by two: equal labels are ties; labels one step apart are too close to call and are left out.
+
+    The empty prompt says that the reviews are whole: without it, what they begin with in common would be the prompt.
+    """
     order = list(range(len(rows)))
     draw.shuffle(order)
     pairs = []
@@ -376,9 +379,9 @@ def judge_pairs(draw, rows):
         if a < b:
             first, second, a, b = second, first, b, a
         if a == b:
-            pairs.append({"chosen": first, "rejected": second, "preference": 0.5})
+            pairs.append({"prompt": "", "chosen": first, "rejected": second, "preference": 0.5})
         elif a - b > 0.07:
-            pairs.append({"chosen": first, "rejected": second, "preference": 1.0})
+            pairs.append({"prompt": "", "chosen": first, "rejected": second, "preference": 1.0})
     return pairs
 
 
