@@ -99,7 +99,7 @@ impl DataReport {
             tracing::warn!("{name}: {} of {} rows were skipped (data.on_bad_row)", self.skipped_rows(), self.rows);
         }
         if let Some(example) = &self.boundary_example {
-            tracing::info!("{name}: tokens across the prompt's end, for example {example}");
+            tracing::debug!("{name}: tokens across the prompt's end, for example {example}");
         }
         if self.with_eos_target == 0 {
             tracing::warn!("{name}: no target is EOS; a model trained on this does not learn to stop");
