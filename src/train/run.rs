@@ -30,6 +30,27 @@ pub enum RunState {
 pub struct RunDir {
     /// Its path.
     pub path: PathBuf,
+    /// What was there when it was looked at.
+    seen: Trace,
+}
+
+/// Which of a run's files are there: enough to see that another process ran in between.
+#[derive(Debug, PartialEq)]
+struct Trace {
+    started: bool,
+    finished: bool,
+    checkpoints: Vec<u64>,
+}
+
+impl Trace {
+    fn of(path: &Path) -> Result<Self> {
+        let has = |name: &str| path.join(name).exists();
+        Ok(Self {
+            started: has(CONFIG_FILE) || has(METRICS_FILE),
+            finished: has(durable::MANIFEST) && has(STATE_FILE),
+            checkpoints: checkpoint::list(path)?,
+        })
+    }
 }
 
 /// A run directory that belongs to this process until it ends.
@@ -46,8 +67,8 @@ impl RunDir {
     /// A run is there and `resume` is false; another process holds it; the saved configuration differs.
     pub fn inspect(output: &str, resume: bool, config: &toml::Table) -> Result<(Self, RunState)> {
         let path = PathBuf::from(output);
-        let run = Self { path };
-        check_writable(&run.path)?;
+        check_writable(&path)?;
+        let run = Self { seen: Trace::of(&path)?, path };
         let lock = run.path.join(LOCK_FILE);
         if let Ok(mut file) = File::open(&lock) {
             match file.try_lock_shared() {
@@ -56,8 +77,7 @@ impl RunDir {
                 Ok(()) => {}
             }
         }
-        let started = run.path.join(CONFIG_FILE).exists() || run.path.join(METRICS_FILE).exists();
-        if !started {
+        if !run.seen.started {
             return Ok((run, RunState::Fresh));
         }
         if !resume {
@@ -70,7 +90,7 @@ impl RunDir {
     }
 
     fn state(&self) -> Result<RunState> {
-        if self.path.join(durable::MANIFEST).exists() && self.path.join(STATE_FILE).exists() {
+        if self.seen.finished {
             let state = TrainerState::read(&self.path)?;
             if state.finished {
                 return Ok(RunState::Finished(state.step));
@@ -114,6 +134,10 @@ impl RunDir {
             Err(TryLockError::WouldBlock) => return Err(held_by(&self.path, &mut lock)),
             Err(TryLockError::Error(source)) => return Err(Error::io(&lock_path, "lock")(source)),
             Ok(()) => {}
+        }
+        if Trace::of(&self.path)? != self.seen {
+            let message = "another process ran there while this one was starting";
+            return Err(Error::file(&self.path, message, "run the command again"));
         }
         let owner = format!("process {} on {}", std::process::id(), host());
         lock.set_len(0).and_then(|()| lock.write_all(owner.as_bytes())).map_err(Error::io(&lock_path, "write"))?;
