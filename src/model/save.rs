@@ -92,6 +92,10 @@ fn common(model: &Model, kind: Kind, ids: &SpecialIds) -> Result<Map<String, Val
     }
     set(&mut config, "bos_token_id", ids.bos);
     set_eos(&mut config, ids.eos);
+    // Left out, transformers would fill in its family's defaults, which may lie outside a small vocabulary.
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        config.entry(key).or_insert(Value::Null);
+    }
     Ok(config)
 }
 
