@@ -72,7 +72,7 @@ def inflect(phrase, plural):
 
 
 def article(phrase):
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+    return ("an " if phrase[0].lower() in "aeiou" else "a ") + phrase
 
 
 def sentence(text):
@@ -119,12 +119,10 @@ class Review:
         if kind < 8:
             return "The " + d.pick(lx.FILM_NOUNS) + " of " + d.pick(lx.PLACES)
         if kind < 9:
-            return article(d.pick(lx.FILM_ADJECTIVES).lower()).split()[0].capitalize() + " " + self.titled()
+            word = d.pick(lx.FILM_ADJECTIVES)
+            title = word + " " + d.pick(lx.FILM_NOUNS) + " in " + d.pick(lx.PLACES)
+            return sentence(article(title))
         return d.pick(lx.WOMEN + lx.MEN) + " and the " + d.pick(lx.FILM_NOUNS)
-
-    def titled(self):
-        """The rest of a title such as "A Garden in Ghent"; the noun decides nothing else."""
-        return self.draw.pick(lx.FILM_NOUNS) + " in " + self.draw.pick(lx.PLACES)
 
     def person_name(self):
         return self.draw.pick(lx.WOMEN + lx.MEN) + " " + self.draw.pick(lx.SURNAMES)
