@@ -240,11 +240,9 @@ fn policy_on_pairs(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, 
     let (mut chosen, mut rejected, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
     for chunk in pairs.chunks(args.model.batch()) {
         let batch = pair_batch(&chunk.iter().collect::<Vec<_>>());
-        let policy = sequence_logprobs(&opened.model, &batch.flat, &batch.targets, false)?;
+        let policy = sequence_logprobs(&opened.model, &batch.flat, &batch.targets)?;
         let ratios = match &reference {
-            Some(reference) => {
-                policy.f_sub(&sequence_logprobs(&reference.model, &batch.flat, &batch.targets, false)?)?
-            }
+            Some(reference) => policy.f_sub(&sequence_logprobs(&reference.model, &batch.flat, &batch.targets)?)?,
             None => policy.shallow_clone(),
         };
         let split = |values: &tch::Tensor| -> Result<(Vec<f64>, Vec<f64>)> {

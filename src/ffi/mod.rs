@@ -30,7 +30,6 @@ unsafe extern "C" {
     ) -> c_int;
     fn collimate_global_norm(tensors: *const *const C_tensor, count: usize, out: *mut *mut C_tensor) -> c_int;
     fn collimate_scale(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor) -> c_int;
-    fn collimate_set_deterministic(on: c_int) -> c_int;
     fn collimate_cuda_peak_bytes(device: c_int, reset: c_int, out: *mut i64) -> c_int;
 }
 
@@ -114,15 +113,6 @@ pub fn scale(tensors: &[&Tensor], factor: &Tensor) -> Result<()> {
     let list = pointers(tensors);
     // SAFETY: valid handles that outlive the call.
     check(unsafe { collimate_scale(list.as_ptr(), list.len(), factor.as_ptr()) })
-}
-
-/// Asks libtorch for its deterministic kernels; it warns where an operation has none.
-///
-/// # Errors
-/// [`Error::Shim`] where libtorch refuses.
-pub fn set_deterministic(on: bool) -> Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { collimate_set_deterministic(on.into()) })
 }
 
 /// The most bytes that were allocated at once on CUDA device `device`; `reset` starts a new count.

@@ -1,7 +1,6 @@
 // What tch leaves out of libtorch, as plain C functions. No exception leaves this file: every function returns 0, or 1
 // and leaves a message (without libtorch's stack trace) for collimate_last_error.
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
@@ -92,14 +91,6 @@ int collimate_scale(at::Tensor* const* tensors, size_t count, const at::Tensor* 
 }
 
 const char* collimate_torch_version() { return TORCH_VERSION; }
-
-int collimate_set_deterministic(int on) {
-  return guarded([&] {
-    at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/true);
-    // Filling fresh memory guards against reads before writes; our code does none, and it costs a pass over each tensor.
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
-  });
-}
 
 int collimate_cuda_peak_bytes(int device, int reset, int64_t* out) {
   return guarded([&] {

@@ -16,9 +16,3 @@ pub fn token_logprobs(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 pub fn sum_by_sequence(values: &Tensor, sequence: &Tensor, sequences: i64) -> Result<Tensor> {
     Ok(Tensor::f_zeros([sequences], (values.kind(), values.device()))?.f_index_add(0, sequence, values)?)
 }
-
-/// Means of `values` [M] by sequence; a sequence without positions gives 0.
-pub fn mean_by_sequence(values: &Tensor, sequence: &Tensor, sequences: i64) -> Result<Tensor> {
-    let counts = sum_by_sequence(&values.f_ones_like()?, sequence, sequences)?;
-    Ok(sum_by_sequence(values, sequence, sequences)?.f_div(&counts.f_clamp_min(1.0)?)?)
-}

@@ -49,16 +49,6 @@ impl Params {
         }
     }
 
-    /// Copies of all tensors, without gradients.
-    ///
-    /// # Errors
-    /// [`Error::Torch`] when memory is short.
-    pub fn deep_copy(&self) -> Result<Params> {
-        let _guard = tch::no_grad_guard();
-        let copied = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), copy(tensor)?));
-        Ok(Params(self.0.iter().map(copied).collect::<Result<_>>()?))
-    }
-
     /// The same tensors, not copied.
     pub(super) fn shallow_clone(&self) -> Params {
         Params(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())

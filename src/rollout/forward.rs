@@ -13,17 +13,12 @@ pub fn target_logits(model: &CausalLm, flat: &Flat, targets: &Targets, dropout: 
     Ok((logits, index(&targets.tokens, model.device())?))
 }
 
-/// Summed log-probs [S] float32 of a batch's sequences, in nats; means over their tokens if `mean`.
-pub fn sequence_logprobs(model: &CausalLm, flat: &Flat, targets: &Targets, mean: bool) -> Result<Tensor> {
+/// Summed log-probs [S] float32 of a batch's sequences, in nats.
+pub fn sequence_logprobs(model: &CausalLm, flat: &Flat, targets: &Targets) -> Result<Tensor> {
     let (logits, ids) = target_logits(model, flat, targets, 0.0)?;
     let values = logprobs::token_logprobs(&logits, &ids)?;
     let sequence = index(&targets.sequence, model.device())?;
-    let count = targets.sequences as i64;
-    if mean {
-        logprobs::mean_by_sequence(&values, &sequence, count)
-    } else {
-        logprobs::sum_by_sequence(&values, &sequence, count)
-    }
+    logprobs::sum_by_sequence(&values, &sequence, targets.sequences as i64)
 }
 
 /// Rewards [S] float32 without the model's bias: at `ends` [S], or summed over `actions`, as the model pools.

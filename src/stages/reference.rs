@@ -166,7 +166,7 @@ fn compute(model: &CausalLm, pairs: Vec<&Pair>, micro: usize) -> Result<Vec<(f64
     for chunk in pairs.chunks(micro) {
         signals::check(0)?;
         let batch = pair_batch(chunk);
-        let logps = Vec::<f32>::try_from(sequence_logprobs(model, &batch.flat, &batch.targets, false)?)?;
+        let logps = Vec::<f32>::try_from(sequence_logprobs(model, &batch.flat, &batch.targets)?)?;
         let (chosen, rejected) = logps.split_at(chunk.len());
         values.extend(chosen.iter().zip(rejected).map(|(&c, &r)| (f64::from(c), f64::from(r))));
         progress.set(values.len() as u64, "");

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::{ffi, seed};
 use std::path::Path;
 use std::time::Instant;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Everything one run of the loop is given.
 pub struct Job<'a, O: Objective> {
@@ -305,9 +305,4 @@ pub fn peak_memory_mb(device: Device) -> f64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
     kilobytes.map_or(f64::NAN, |kb| kb * 1024.0 / 1e6)
-}
-
-/// A scalar as a float32 tensor, for figures that are numbers already.
-pub fn scalar(value: f64) -> Tensor {
-    Tensor::from(value).to_kind(Kind::Float)
 }
