@@ -88,6 +88,26 @@ pub enum Error {
         /// Where the rows of the step came from.
         rows: String,
     },
+    /// What scores completions failed.
+    #[error("{message}; {remedy}")]
+    Reward {
+        /// What happened.
+        message: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The policy that is updated is not the one that sampled.
+    #[error(
+        "step {step}: before the first update the policy's log-probs differ from those at sampling by {difference:.1e} on average (at most {allowed:.0e} is rounding); this is a fault of the program or of the device's arithmetic; please report it with the configuration"
+    )]
+    Ratio {
+        /// The iteration, from 1.
+        step: u64,
+        /// Mean |log ratio| over tokens.
+        difference: f64,
+        /// The tolerance.
+        allowed: f64,
+    },
     /// Reading or writing failed.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -151,7 +171,8 @@ impl Error {
     /// 2 for a user's mistake, 1 for a failure, 128 + n after signal n.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::NonFinite { .. } | Error::Torch(_) | Error::Shim(_) => 1,
+            Error::NonFinite { .. } | Error::Reward { .. } | Error::Ratio { .. } => 1,
+            Error::Torch(_) | Error::Shim(_) => 1,
             Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => 2,
                 _ => 1,

@@ -13,6 +13,7 @@ pub mod commands;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod experiment;
 pub mod ffi;
 pub mod hub;
 pub mod loss;

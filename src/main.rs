@@ -3,15 +3,15 @@
 //! Exit status: 0 done, 2 a user's mistake, 1 a failure, 128 + n after signal n.
 use clap::{Args, Parser, Subcommand};
 use collimate::commands::{DtypeArg, evaluate, generate, info, score};
-use collimate::config::{DpoConfig, RewardConfig, SftConfig};
+use collimate::config::{DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig};
 use collimate::train::{progress, signals};
-use collimate::{Error, stages};
+use collimate::{Error, experiment, stages};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Aligns small language models: SFT, reward models, DPO. Hugging Face formats in and out.
+/// Aligns small language models: SFT, reward models, DPO, PPO. Hugging Face formats in and out.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 #[command(after_help = "Example:\n  collimate dpo configs/dpo.toml train.output=runs/mine dpo.beta=0.3\n\n\
@@ -36,6 +36,13 @@ enum Command {
     /// Direct preference optimization on preference pairs
     #[command(after_help = "Example:\n  collimate dpo configs/dpo.toml model.path=gpt2 dpo.beta=0.1")]
     Dpo(StageArgs),
+    /// Proximal policy optimization against a reward model or a program
+    #[command(after_help = "Examples:\n  collimate ppo configs/ppo.toml ppo.kl_coef=0.1\n  \
+        collimate ppo configs/ppo.toml 'ppo.reward_command=[\"python3\", \"score.py\"]'")]
+    Ppo(StageArgs),
+    /// A whole comparison, from SFT to the report
+    #[command(subcommand)]
+    Experiment(Experiment),
     /// Completions of prompts
     Generate(generate::GenerateArgs),
     /// Log-probs or rewards of rows
@@ -44,6 +51,33 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Versions, devices, threads
     Info(info::InfoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Experiment {
+    /// DPO against PPO on sentiment control: gold reward at exact KL, with report.html and frontier.png
+    #[command(after_help = "Examples:\n  collimate experiment sentiment configs/quickstart.toml\n  \
+        collimate experiment sentiment configs/quickstart.toml experiment.output=runs/b 'experiment.betas=[0.2]'\n\n\
+        Run again, it goes on where it stopped; parts whose inputs have not changed are not run again.")]
+    Sentiment(ExperimentArgs),
+}
+
+/// An experiment's configuration file and what replaces its keys.
+#[derive(Debug, Args)]
+struct ExperimentArgs {
+    /// Configuration file
+    #[arg(value_name = "CONFIG.toml")]
+    config: PathBuf,
+    /// Replace keys of the file
+    #[arg(value_name = "section.key=value")]
+    overrides: Vec<String>,
+}
+
+impl Command {
+    fn has_checkpoints(&self) -> bool {
+        use Command::{Dpo, Experiment, Ppo, Reward, Sft};
+        matches!(self, Sft(_) | Reward(_) | Dpo(_) | Ppo(_) | Experiment(_))
+    }
 }
 
 /// A stage's configuration file and what replaces its keys.
@@ -90,11 +124,18 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> anyhow::Result<()> {
-    signals::install()?;
+    // Only what has checkpoints waits for a boundary; anything else ends at the first signal, as programs do.
+    if command.has_checkpoints() {
+        signals::install()?;
+    }
     match command {
         Command::Sft(args) => stages::run::<SftConfig>(&args.config, &args.overrides())?,
         Command::Reward(args) => stages::run::<RewardConfig>(&args.config, &args.overrides())?,
         Command::Dpo(args) => stages::run::<DpoConfig>(&args.config, &args.overrides())?,
+        Command::Ppo(args) => stages::run::<PpoConfig>(&args.config, &args.overrides())?,
+        Command::Experiment(Experiment::Sentiment(args)) => {
+            experiment::sentiment::run(&SentimentConfig::load(&args.config, &args.overrides)?)?;
+        }
         Command::Generate(args) => generate::run(args)?,
         Command::Score(args) => score::run(args)?,
         Command::Evaluate(args) => evaluate::run(args)?,

@@ -1,7 +1,7 @@
 //! Configurations: every problem at once, each with file, line, key and remedy; overrides; DESIGN.md's defaults.
 #![allow(clippy::unwrap_used)]
 use crate::support::sandbox::Sandbox;
-use collimate::config::{self, DpoConfig, RewardConfig, SftConfig, StageConfig};
+use collimate::config::{self, DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig, StageConfig};
 use std::path::Path;
 
 const WHOLE: &str = "[model]\npath = \"m\"\n\n[data]\ntrain = \"t.jsonl\"\n\n[train]\noutput = \"run\"\n";
@@ -229,7 +229,11 @@ fn the_example_configurations_load() {
         let table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         // The section says which stage it is for; sft has none of its own.
-        let loaded = if table.contains_key("dpo") {
+        let loaded = if table.contains_key("experiment") {
+            SentimentConfig::load(&path, &[]).map(drop)
+        } else if table.contains_key("ppo") {
+            config::load::<PpoConfig>(&path, &[]).map(drop)
+        } else if table.contains_key("dpo") {
             config::load::<DpoConfig>(&path, &[]).map(drop)
         } else if table.contains_key("reward") {
             config::load::<RewardConfig>(&path, &[]).map(drop)

@@ -254,6 +254,9 @@ fn reference_logprobs_are_what_score_says_and_are_computed_once() {
     rows[3]["chosen"] = json!(" short.");
     sandbox.rows("pairs.jsonl", &rows);
     interrupt();
+    let refused = sandbox.stage("dpo", &resume).refused(2);
+    assert!(refused.contains("checkpoint-2") && refused.contains("other contents of: rows"), "{refused}");
+    std::fs::remove_dir_all(sandbox.path("run/checkpoint-2")).unwrap();
     let anew = sandbox.stage("dpo", &resume).ok();
     assert!(anew.stderr.contains("reference_logprobs.safetensors") && anew.stderr.contains("computing it anew"));
     let fresh = Sandbox::with_stages();

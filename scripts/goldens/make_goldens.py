@@ -16,6 +16,7 @@ import generation  # noqa: E402
 import losses  # noqa: E402
 import models  # noqa: E402
 import optimizer  # noqa: E402
+import ppo  # noqa: E402
 import sampling  # noqa: E402
 import tokenization  # noqa: E402
 import torch  # noqa: E402
@@ -28,6 +29,7 @@ TOPICS = {
     "sampling": sampling.make,
     "generation": generation.make,
     "curves": curves.make,
+    "ppo": ppo.make,
 }
 
 

@@ -4,9 +4,12 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor, value};
 use std::path::{Path, PathBuf};
 
 /// Problems found so far, one line each.
+#[derive(Clone)]
 pub struct Problems {
     path: PathBuf,
     text: String,
+    /// What stands before every key: empty, or the part of a larger file that is read ("dpo.").
+    prefix: String,
     /// Keys from the command line, with their values as they were typed.
     overridden: Vec<(String, String)>,
     /// Keys and sections of which nothing could be read: what is said of their defaults would mislead.
@@ -16,15 +19,16 @@ pub struct Problems {
 
 impl Problems {
     fn new(path: &Path, text: String, overridden: Vec<(String, String)>) -> Self {
-        Self { path: path.into(), text, overridden, unreadable: Vec::new(), lines: Vec::new() }
+        Self { path: path.into(), text, prefix: String::new(), overridden, unreadable: Vec::new(), lines: Vec::new() }
     }
 
     /// Adds a problem at `key` ("section.key"): what is wrong and the remedy, in one line.
     pub fn at(&mut self, key: &str, message: impl std::fmt::Display) {
-        let place = if self.overridden.iter().any(|(k, _)| k == key) {
+        let key = format!("{}{key}", self.prefix);
+        let place = if self.overridden.iter().any(|(k, _)| *k == key) {
             "on the command line".to_owned()
         } else {
-            match line_of(&self.text, key) {
+            match line_of(&self.text, &key) {
                 Some(line) => format!("{}:{line}", self.path.display()),
                 None => self.path.display().to_string(),
             }
@@ -42,7 +46,8 @@ impl Problems {
 
     /// The last value of a key on the command line, as it was typed.
     fn typed(&self, key: &str) -> Option<&str> {
-        self.overridden.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+        let key = format!("{}{key}", self.prefix);
+        self.overridden.iter().rev().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
     }
 
     /// Adds a problem with a value that cannot be read as what it should be.
@@ -53,6 +58,7 @@ impl Problems {
 }
 
 /// A configuration file with its overrides applied.
+#[derive(Clone)]
 pub struct Document {
     table: toml::Table,
     taken: Vec<&'static str>,
@@ -82,6 +88,56 @@ impl Document {
             overridden.push(apply_override(&mut table, item)?);
         }
         Ok(Self { table, taken: Vec::new(), problems: Problems::new(path, text, overridden) })
+    }
+
+    /// Takes section `name` out as a document of its own, whose sections it holds; with problems of its own.
+    pub fn part(&mut self, name: &'static str) -> Document {
+        self.taken.push(name);
+        let problems = Problems {
+            prefix: format!("{}{name}.", self.problems.prefix),
+            ..Problems::new(&self.problems.path, self.problems.text.clone(), self.problems.overridden.clone())
+        };
+        let table = match self.table.remove(name) {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(table)) => table,
+            Some(_) => {
+                self.problems
+                    .unreadable(name, format!("must be a section: write [{name}.train] and its keys below it"));
+                toml::Table::new()
+            }
+        };
+        Document { table, taken: Vec::new(), problems }
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The value of a key as it stands, if there is one.
+    pub fn value(&self, section: &str, key: &str) -> Option<&toml::Value> {
+        self.table.get(section)?.get(key)
+    }
+
+    /// Gives a key a value, whatever stood there.
+    pub fn decide(&mut self, section: &str, key: &str, value: toml::Value) {
+        let entry = self.table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if let toml::Value::Table(section) = entry {
+            section.insert(key.to_owned(), value);
+        }
+    }
+
+    /// Takes over another document's problems.
+    pub fn absorb(&mut self, other: Document) {
+        self.problems.lines.extend(other.problems.lines);
+    }
+
+    /// Gives a key a value where the user gave none.
+    pub fn set_default(&mut self, section: &str, key: &str, value: f64) {
+        let entry = self.table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if let toml::Value::Table(section) = entry {
+            section.entry(key).or_insert(toml::Value::Float(value));
+        }
     }
 
     /// Refuses sections that nothing has taken out.

@@ -70,6 +70,7 @@ impl StageConfig for DpoConfig {
     fn read(shared: Shared, document: &mut Document) -> Self {
         let dpo: DpoSection = document.section("dpo");
         let problems = document.problems();
+        shared.model.check_pretrained(Self::STAGE, problems);
         shared.model.check_no_dropout(problems);
         shared.data.check_pairs(problems);
         dpo.check(problems);

@@ -5,8 +5,10 @@
 pub mod data;
 pub mod document;
 pub mod dpo;
+pub mod experiment;
 pub mod model;
 pub mod optim;
+pub mod ppo;
 pub mod reward;
 pub mod sft;
 pub mod train;
@@ -14,8 +16,10 @@ pub mod train;
 pub use data::{Boundary, DataConfig, OnBadRow};
 pub use document::{Document, Problems};
 pub use dpo::{DpoConfig, DpoLoss, DpoSection};
+pub use experiment::{ExperimentSection, Part, SentimentConfig, SentimentData};
 pub use model::{Dtype, Init, ModelConfig};
 pub use optim::{OptimConfig, ScheduleKind};
+pub use ppo::{PpoConfig, PpoSection};
 pub use reward::{PoolingKind, RewardConfig, RewardSection};
 pub use sft::SftConfig;
 pub use train::TrainConfig;
@@ -35,7 +39,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn read(document: &mut Document) -> Self {
+    /// `train_defaults`: where a stage's defaults of `[train]` differ from the others'.
+    fn read(document: &mut Document, train_defaults: &[(&str, f64)]) -> Self {
+        for (key, value) in train_defaults {
+            document.set_default("train", key, *value);
+        }
         let shared =
             Self { model: document.section("model"), data: document.section("data"), train: document.section("train") };
         let problems = document.problems();
@@ -50,6 +58,8 @@ impl Shared {
 pub trait StageConfig: Sized + std::ops::Deref<Target = Shared> {
     /// The stage's name, as on the command line and of its own section.
     const STAGE: &'static str;
+    /// Keys of `[train]` with a default of the stage's own.
+    const TRAIN_DEFAULTS: &'static [(&'static str, f64)] = &[];
     /// Takes the stage's own section out of the document; problems are collected there.
     fn read(shared: Shared, document: &mut Document) -> Self;
     /// The stage's own section, if it has one.
@@ -73,11 +83,17 @@ pub trait StageConfig: Sized + std::ops::Deref<Target = Shared> {
 /// All problems at once: unreadable file, broken TOML, unknown sections and keys, wrong types, values out of range.
 pub fn load<C: StageConfig>(path: &Path, overrides: &[String]) -> Result<C> {
     let mut document = Document::open(path, overrides)?;
-    let shared = Shared::read(&mut document);
-    let config = C::read(shared, &mut document);
-    document.only_known_sections(C::STAGE);
+    let config = read(&mut document);
     document.finish()?;
     Ok(config)
+}
+
+/// Reads and validates a whole document as a stage's configuration; problems stay in the document.
+pub fn read<C: StageConfig>(document: &mut Document) -> C {
+    let shared = Shared::read(document, C::TRAIN_DEFAULTS);
+    let config = C::read(shared, document);
+    document.only_known_sections(C::STAGE);
+    config
 }
 
 /// A section as a TOML table; fields that are `None` are left out.

@@ -42,7 +42,7 @@ pub struct ModelConfig {
     pub device: String,
     /// Dropout probability while training (SFT only).
     pub dropout: f64,
-    /// The reference model of DPO; default: a copy of the starting weights.
+    /// The reference model of DPO and PPO; default: a copy of the starting weights.
     pub reference: Option<String>,
 }
 
@@ -78,6 +78,13 @@ impl ModelConfig {
     pub fn check_no_dropout(&self, problems: &mut Problems) {
         let message = "only SFT trains with dropout: it makes log-probs noisy; remove it";
         problems.require(self.dropout == 0.0, "model.dropout", message);
+    }
+
+    /// For stages that start from a trained model.
+    pub fn check_pretrained(&self, stage: &str, problems: &mut Problems) {
+        let message =
+            format!("{stage} starts from a trained model; remove init = \"config\" and name one in model.path");
+        problems.require(self.init == Init::Pretrained, "model.init", message);
     }
 
     /// For stages without a reference model.

@@ -38,8 +38,22 @@ impl Loader {
 
     /// Row numbers of the next batch: between 1 and `batch_size` of them, all of one epoch.
     pub fn next_batch(&mut self) -> Vec<usize> {
+        self.take(self.batch_size)
+    }
+
+    /// Exactly `batch_size` row numbers, going on into the next epochs where one does not hold as many.
+    pub fn next_full_batch(&mut self) -> Vec<usize> {
+        let mut batch = Vec::with_capacity(self.batch_size);
+        while batch.len() < self.batch_size {
+            batch.extend(self.take(self.batch_size - batch.len()));
+        }
+        batch
+    }
+
+    /// At least 1 and at most `limit` rows of the current epoch.
+    fn take(&mut self, limit: usize) -> Vec<usize> {
         let LoaderState { epoch, index } = self.state;
-        let end = self.rows.min(index + self.batch_size);
+        let end = self.rows.min(index + limit);
         let batch = if self.shuffle { self.order(epoch)[index..end].to_vec() } else { (index..end).collect() };
         self.state = if end == self.rows {
             LoaderState { epoch: epoch + 1, index: 0 }
@@ -89,8 +103,13 @@ impl Loader {
 
 /// Fisher-Yates with draws of our own (high half of a 128-bit product), so that no crate's update changes an order.
 fn permutation(rows: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    shuffled(rows, seed, "shuffle", &[epoch])
+}
+
+/// 0..`rows` in an order that (seed, purpose, indices) decide.
+pub fn shuffled(rows: usize, seed: u64, purpose: &str, indices: &[u64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows).collect();
-    let mut rng = seed::rng(seed, "shuffle", &[epoch]);
+    let mut rng = seed::rng(seed, purpose, indices);
     for last in (1..rows).rev() {
         let draw = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
         order.swap(last, draw as usize);

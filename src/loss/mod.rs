@@ -4,5 +4,7 @@
 pub mod bradley_terry;
 pub mod cross_entropy;
 pub mod dpo;
+pub mod gae;
 pub mod kl;
 pub mod logprobs;
+pub mod ppo;

@@ -6,6 +6,7 @@
 mod attention;
 mod backbone;
 mod cache;
+mod critic;
 pub mod device;
 pub mod fingerprint;
 mod gpt2;
@@ -30,6 +31,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use backbone::{Backbone, Dims};
 pub use cache::KvCache;
+pub use critic::{Critic, VALUE_HEAD_FILE};
 pub use hf_config::{Activation, Family, Gpt2Config, HfConfig, LlamaConfig};
 pub use input::ModelInput;
 pub use params::{Init, Params};

@@ -90,14 +90,17 @@ pub fn sample_rewards(
     samples: &[Sample],
     progress: impl FnMut(usize),
 ) -> Result<Vec<f64>> {
-    let rows: Vec<Located> = samples
-        .iter()
-        .map(|sample| Located {
-            row: Row::PromptCompletion { prompt: prompts[sample.prompt].text.clone(), completion: sample.text.clone() },
-            id: prompts[sample.prompt].id.clone(),
-        })
-        .collect();
-    scorer.score(&rows, progress)
+    scorer.score(&sample_rows(prompts, samples), progress)
+}
+
+/// Samples as rows of text, for a scorer.
+pub fn sample_rows(prompts: &[Prompt], samples: &[Sample]) -> Vec<Located> {
+    let row = |sample: &Sample| {
+        let prompt = &prompts[sample.prompt];
+        let row = Row::PromptCompletion { prompt: prompt.text.clone(), completion: sample.text.clone() };
+        Located { row, id: prompt.id.clone() }
+    };
+    samples.iter().map(row).collect()
 }
 
 /// Mean and standard error over prompts: samples of one prompt are averaged first, as they are not independent.
@@ -109,7 +112,8 @@ pub fn mean_and_error(values: &[f64], per_prompt: usize) -> (f64, f64) {
     (mean, (variance / count).sqrt())
 }
 
-fn sequence(prompt: &Prompt, sample: &Sample) -> Sequence {
+/// Prompt and completion of a sample as one sequence, ids as they were sampled.
+pub fn sequence(prompt: &Prompt, sample: &Sample) -> Sequence {
     let tokens: Vec<i64> = prompt.tokens.iter().chain(&sample.tokens).copied().collect();
     let id: RowId = prompt.id.clone();
     Sequence { tokens, prompt_len: prompt.tokens.len(), id }

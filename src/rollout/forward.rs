@@ -1,9 +1,34 @@
 //! Flat batches through a model: logits of targets, log-probs and rewards of sequences. Imports model, loss and data.
+use crate::data::LmBatch;
 use crate::data::{Actions, Flat, Targets};
 use crate::error::Result;
 use crate::loss::logprobs;
-use crate::model::{CausalLm, ModelInput, Pooling, RewardModel};
+use crate::model::{CausalLm, Critic, ModelInput, Pooling, RewardModel};
 use tch::{Device, Tensor};
+
+/// What a policy and its critic say of a batch's completion tokens, M of them.
+pub struct Judged {
+    /// Logits [M, V] float32, divided by the temperature.
+    pub logits: Tensor,
+    /// log pi of each token [M], nats.
+    pub logprobs: Tensor,
+    /// Values [M] of the states that the tokens were chosen in.
+    pub values: Tensor,
+}
+
+/// One forward pass of policy and critic over completions that were sampled at `temperature`.
+pub fn judge(policy: &CausalLm, critic: &Critic, batch: &LmBatch, temperature: f64) -> Result<Judged> {
+    let device = policy.device();
+    let input = model_input(&batch.flat, device)?;
+    let rows = index(&batch.targets.hidden, device)?;
+    let hidden = policy.hidden_states(&input, None)?;
+    let at = Tensor::f_embedding(&hidden, &rows, -1, false, false)?;
+    let logits = policy.logits(&at)?;
+    let logits = if temperature == 1.0 { logits } else { logits.f_div_scalar(temperature)? };
+    let logprobs = logprobs::token_logprobs(&logits, &index(&batch.targets.tokens, device)?)?;
+    let values = critic.values(&at, &input, &rows)?;
+    Ok(Judged { logits, logprobs, values })
+}
 
 /// Logits [M, V] float32 of a batch's targets, and the target ids [M]; the head runs on those rows only.
 pub fn target_logits(model: &CausalLm, flat: &Flat, targets: &Targets, dropout: f64) -> Result<(Tensor, Tensor)> {

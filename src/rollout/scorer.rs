@@ -8,6 +8,18 @@ use crate::model::{LoadOptions, RewardModel};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
+/// Turns rows of text (prompt with completion) into numbers, one each, in order.
+pub trait Scorer {
+    /// The scores of `rows`.
+    fn score_rows(&mut self, rows: &[Located]) -> Result<Vec<f64>>;
+}
+
+impl Scorer for RewardScorer {
+    fn score_rows(&mut self, rows: &[Located]) -> Result<Vec<f64>> {
+        self.score(rows, |_| {})
+    }
+}
+
 /// A reward model with its tokenizer.
 pub struct RewardScorer {
     model: RewardModel,

@@ -1,16 +1,17 @@
 //! Direct preference optimization: reference log-probs once, then the loss on pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length, reference};
-use crate::config::{DpoConfig, DpoLoss, Init};
+use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length, reference, rows_fact};
+use crate::config::{DpoConfig, DpoLoss};
 use crate::data::{Pair, PairBatch, Wanted, encode_pairs, pair_batch};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loss::dpo::{self, DpoSettings, Variant};
 use crate::loss::logprobs;
 use crate::model::CausalLm;
 use crate::rollout::forward::{index, target_logits};
 use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
 use reference::{Reference, ReferencedPair};
+use serde_json::json;
 use std::time::Instant;
 use tch::{Kind, Tensor};
 
@@ -94,12 +95,6 @@ impl Objective for DpoObjective<'_> {
 
 impl Stage for DpoConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
-        if self.model.init == Init::Config {
-            return Err(Error::Config(vec![
-                "model.init: dpo starts from a trained model; remove init = \"config\" and name one in model.path"
-                    .into(),
-            ]));
-        }
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
         let load = |file: &str| -> Result<Vec<Pair>> {
@@ -110,6 +105,8 @@ impl Stage for DpoConfig {
         let rows = load(&self.data.train)?;
         let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
         let reference = Reference::locate(&self.model, &session, &[&rows, &eval_rows])?;
+        let facts = json!({ "rows": rows_fact(&rows, &eval_rows), "reference": reference.fact() });
+        let facts = session.facts(facts)?;
         let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
         check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
@@ -126,7 +123,7 @@ impl Stage for DpoConfig {
             tokenizer,
             final_kind: kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after direct preference optimization"),
-            facts: reference.facts(),
+            facts,
         };
         let objective = DpoObjective {
             model: &model,

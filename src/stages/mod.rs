@@ -3,20 +3,25 @@
 //! Everything that can be refused is refused before the run directory is claimed, so that a mistake writes nothing.
 pub mod card;
 pub mod dpo;
+pub mod ppo;
 pub mod reference;
 pub mod reward;
 pub mod sft;
 pub mod source;
 
 use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
-use crate::data::{DataReport, EncodeOptions, Located, Pair, RowId, Wanted, read_rows};
+use crate::data::fingerprint::{self, Encoded};
+use crate::data::{DataReport, EncodeOptions, Located, Pair, Prompt, RowId, Wanted, encode_prompts, read_rows};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, Params, SpecialIds, device};
 use crate::tokenizer::Tokenizer;
+use crate::train::durable::hex;
 use crate::train::run::ClaimedRun;
-use crate::train::{AdamW, Job, Metric, Objective, Outcome, RunDir, RunState, train};
+use crate::train::state::TrainerState;
+use crate::train::{AdamW, BatchEvaluator, Evaluator, Job, Metric, Objective, Outcome, RunDir, RunState, train};
 use crate::{config, hub};
 use card::ModelArtifact;
+use serde_json::Value;
 use source::RowSource;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,7 +32,14 @@ use tch::{Device, Kind, Tensor};
 /// # Errors
 /// A user's mistakes before anything is written; failures of the run.
 pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
-    let config: C = config::load(path, overrides)?;
+    run_config(&config::load::<C>(path, overrides)?)
+}
+
+/// Runs a stage from a configuration.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_config<C: Stage>(config: &C) -> Result<()> {
     let table = config.to_table();
     let (run, state) = RunDir::inspect(&config.train.output, config.train.resume, &table)?;
     let resume_from = match state {
@@ -41,7 +53,7 @@ pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
             Some(checkpoint)
         }
     };
-    let session = Session::open(&config, run, table, resume_from)?;
+    let session = Session::open(config, run, table, resume_from)?;
     let output = config.train.output.clone();
     let outcome = config.run(session)?;
     let seconds = outcome.train_runtime;
@@ -100,6 +112,23 @@ impl Session {
         model.init == Init::Config && self.resume_from.is_none()
     }
 
+    /// What the run is about (rows, reference), to be put into checkpoints. A resumed run must be about the same.
+    ///
+    /// # Errors
+    /// The checkpoint was made with other rows or another reference.
+    pub fn facts(&self, facts: Value) -> Result<Value> {
+        let Some(checkpoint) = &self.resume_from else { return Ok(facts) };
+        let then = TrainerState::read(checkpoint)?.facts;
+        let now = facts.as_object().into_iter().flatten();
+        let changed: Vec<&str> =
+            now.filter(|(key, value)| then.get(key) != Some(value)).map(|(k, _)| k.as_str()).collect();
+        if changed.is_empty() {
+            return Ok(facts);
+        }
+        let message = format!("the run began with other contents of: {}", changed.join(", "));
+        Err(Error::file(checkpoint, message, "put these back, or start a new run with another train.output"))
+    }
+
     /// The tokenizer's special ids, as saved configurations name them.
     pub fn special_ids(&self) -> SpecialIds {
         SpecialIds { bos: self.tokenizer.bos(), eos: self.tokenizer.eos(), pad: self.tokenizer.pad() }
@@ -135,6 +164,27 @@ pub(crate) fn load_rows<E>(
     Ok(examples)
 }
 
+/// Prompts of a stage's file, cut from their start to `max_length` tokens.
+pub(crate) fn load_prompts(
+    config: &config::DataConfig,
+    file: &str,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<Vec<Prompt>> {
+    let options = EncodeOptions {
+        max_length,
+        boundary: config.boundary,
+        completion_only: config.completion_only,
+        append_eos: false,
+    };
+    let mut report = DataReport::default();
+    let path = hub::resolve_dataset_file(file)?;
+    let rows = read_rows(&path, Wanted::Prompts, config.on_bad_row, &mut report)?;
+    let prompts = encode_prompts(tokenizer, &rows, &options, config.on_bad_row, &mut report)?;
+    tracing::info!("{}: {report}", path.display());
+    Ok(prompts)
+}
+
 /// Refuses rows that are longer than the model can hold, before anything is written.
 pub(crate) fn check_lengths<'a>(model: &Model, rows: impl Iterator<Item = (usize, &'a RowId)>) -> Result<()> {
     let Some(most) = model.most_tokens().and_then(|most| usize::try_from(most).ok()) else { return Ok(()) };
@@ -147,6 +197,11 @@ pub(crate) fn check_lengths<'a>(model: &Model, rows: impl Iterator<Item = (usize
     Ok(())
 }
 
+/// What resume checks of the rows: they are those that the run began with.
+pub(crate) fn rows_fact<E: Encoded>(train: &[E], eval: &[E]) -> String {
+    hex(&fingerprint::fingerprint(&[train, eval]))
+}
+
 /// Tokens of a pair's longer sequence.
 pub(crate) fn pair_length(pair: &Pair) -> (usize, &RowId) {
     (pair.prompt.len() + pair.chosen.len().max(pair.rejected.len()), &pair.id)
@@ -156,6 +211,7 @@ pub(crate) fn pair_length(pair: &Pair) -> (usize, &RowId) {
 pub(crate) struct Parts<'a, O: Objective, E> {
     pub objective: O,
     pub source: RowSource<'a, E, O::Batch>,
+    /// Held-out batches; none: no evaluation.
     pub eval: Vec<O::Batch>,
     pub artifact: ModelArtifact<'a>,
     pub params: &'a Params,
@@ -172,11 +228,13 @@ impl<O: Objective, E> Parts<'_, O, E> {
         started: Instant,
     ) -> Result<Outcome> {
         let total_steps = self.source.planned_steps(config);
+        let evaluator = BatchEvaluator { objective: &self.objective, batches: self.eval };
+        let eval: Option<&dyn Evaluator> = if evaluator.batches.is_empty() { None } else { Some(&evaluator) };
         train(Job {
             objective: &self.objective,
             optimizer: AdamW::new(self.params.iter(), config.optim())?,
             source: &mut self.source,
-            eval: &self.eval,
+            eval,
             artifact: &self.artifact,
             config,
             total_steps,

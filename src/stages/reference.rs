@@ -11,7 +11,7 @@ use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
 use crate::train::progress::Progress;
 use crate::train::signals;
-use crate::{hub, tensors};
+use crate::{data, hub, tensors};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,9 @@ pub struct Reference {
     dir: PathBuf,
     /// The reference is the policy's own starting weights.
     is_start: bool,
+    /// Of the model alone.
+    model_fingerprint: String,
+    /// Of model, data and encoding.
     fingerprint: String,
     options: LoadOptions,
 }
@@ -56,26 +59,20 @@ impl Reference {
             Some(path) => (path.clone(), hub::resolve_model(path)?),
             None => (model.path.clone(), session.model_dir.clone()),
         };
+        let model_fingerprint = fingerprint(&dir)?;
         let mut hash = Sha256::new();
-        hash.update(fingerprint(&dir)?);
+        hash.update(model_fingerprint);
         hash.update(format!("{:?}", session.options.compute));
-        for pairs in data {
-            hash.update((pairs.len() as u64).to_le_bytes());
-            for pair in *pairs {
-                for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {
-                    hash.update((ids.len() as u64).to_le_bytes());
-                    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-                }
-            }
-        }
+        hash.update(data::fingerprint(data));
         let options = LoadOptions { trainable: false, ..session.options };
         let is_start = model.reference.is_none();
-        Ok(Self { name, dir, is_start, fingerprint: hex(&hash.finalize()), options })
+        let (model_fingerprint, fingerprint) = (hex(&model_fingerprint), hex(&hash.finalize()));
+        Ok(Self { name, dir, is_start, model_fingerprint, fingerprint, options })
     }
 
     /// What resume must know: the original reference, never the checkpoint.
-    pub fn facts(&self) -> serde_json::Value {
-        serde_json::json!({ "reference": { "path": self.name, "fingerprint": self.fingerprint } })
+    pub fn fact(&self) -> serde_json::Value {
+        serde_json::json!({ "path": self.name, "fingerprint": self.model_fingerprint })
     }
 
     /// What the log-probs will come from: values in the run directory whose fingerprint agrees, else the starting policy

@@ -1,7 +1,7 @@
 //! Reward modelling: Bradley-Terry on preference pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length};
+use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length, rows_fact};
 use crate::config::{PoolingKind, RewardConfig};
 use crate::data::{Located, Pair, PairBatch, Row, Wanted, encode_pairs, pair_batch};
 use crate::error::{Error, Result};
@@ -9,6 +9,7 @@ use crate::loss::bradley_terry;
 use crate::model::{HfConfig, Pooling, RewardModel};
 use crate::rollout::forward::sequence_rewards;
 use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 use tch::{Kind, Tensor};
@@ -91,7 +92,7 @@ impl Stage for RewardConfig {
             tokenizer,
             final_kind: kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForSequenceClassification", "A Bradley-Terry reward model"),
-            facts: serde_json::Value::Null,
+            facts: session.facts(json!({ "rows": rows_fact(&rows, &eval_rows) }))?,
         };
         let run = session.run.claim(&session.table)?;
         let objective = RewardObjective { model: &model, centering: self.reward.centering };

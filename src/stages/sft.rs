@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows};
+use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, rows_fact};
 use crate::config::SftConfig;
 use crate::data::{LmBatch, Sequence, Wanted, encode_lm, lm_batch};
 use crate::error::Result;
@@ -9,6 +9,7 @@ use crate::loss::cross_entropy;
 use crate::model::{CausalLm, HfConfig};
 use crate::rollout::forward::target_logits;
 use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use serde_json::json;
 use std::time::Instant;
 
 /// A micro-batch of sequences and the dropout it is trained with.
@@ -75,7 +76,7 @@ impl Stage for SftConfig {
             tokenizer,
             final_kind: kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after supervised fine-tuning"),
-            facts: serde_json::Value::Null,
+            facts: session.facts(json!({ "rows": rows_fact(&rows, &eval_rows) }))?,
         };
         let run = session.run.claim(&session.table)?;
         let objective = SftObjective { model: &model };

@@ -56,7 +56,7 @@ impl<E, B> BatchSource<B> for RowSource<'_, E, B> {
         self.loader.restore(state)
     }
 
-    fn epoch(&self) -> f64 {
-        self.loader.epochs()
+    fn position(&self) -> Vec<(&'static str, f64)> {
+        vec![("epoch", self.loader.epochs())]
     }
 }

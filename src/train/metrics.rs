@@ -1,8 +1,9 @@
-//! Figures of a run: gathered on the device, averaged on the host at log steps, written to metrics.jsonl and TensorBoard.
+//! Figures of a run: gathered on the device, averaged on the host at log steps, written to metrics.jsonl and TensorBoard;
+//! sampled texts beside them in samples.jsonl.
 //!
 //! Scalars leave the device when a window closes or a checkpoint is taken, and are then reduced in f64 in the order
 //! they came, so that a resumed run writes the same bytes.
-use super::objective::Metric;
+use super::objective::{Metric, SampleRecord};
 use super::tensorboard::EventWriter;
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
@@ -16,6 +17,9 @@ use tch::Tensor;
 /// The log's name in a run directory.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
+/// Sampled texts of a run, where its stage samples.
+pub const SAMPLES_FILE: &str = "samples.jsonl";
+
 /// Fields that tell time or machine, outside the byte-for-byte promise of resume.
 pub const TIMING_FIELDS: &[&str] =
     &["step_seconds", "tokens_per_second", "peak_memory_mb", "train_runtime", "eval_runtime"];
@@ -23,7 +27,7 @@ pub const TIMING_FIELDS: &[&str] =
 /// What only the last line of a run has: the seconds from the first row encoded to the last update.
 pub const CLOSING_FIELD: &str = "train_runtime";
 
-/// One step's figures, combined over its micro-batches; still on the device.
+/// One step's figures, combined over its updates and their micro-batches; still on the device.
 #[derive(Default)]
 pub struct StepFigures(IndexMap<&'static str, Metric>);
 
@@ -43,6 +47,7 @@ impl StepFigures {
                 }
                 (Metric::Min(old), Metric::Min(new)) => *old = old.f_minimum(&new)?,
                 (Metric::Max(old), Metric::Max(new)) => *old = old.f_maximum(&new)?,
+                (Metric::Variance(old), Metric::Variance(new)) => old.extend(new),
                 _ => panic!("metric {name} changed its kind within a step"),
             }
         }
@@ -58,6 +63,8 @@ impl StepFigures {
                 Metric::Mean { weight: 0.0, .. } => continue,
                 Metric::Mean { sum, weight } => sum.f_div_scalar(weight)?,
                 Metric::Min(value) | Metric::Max(value) => value,
+                Metric::Variance(values) if values.len() < 2 => Tensor::from(0.0),
+                Metric::Variance(values) => Tensor::f_stack(&values, 0)?.f_var(true)?,
             };
             values.push((name, value));
         }
@@ -106,6 +113,7 @@ impl Window {
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    samples: PathBuf,
     events: EventWriter,
 }
 
@@ -115,19 +123,42 @@ impl MetricsLog {
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join(METRICS_FILE);
         let kept = if step == 0 { Vec::new() } else { kept_lines(&path, step)? };
-        let mut text = kept.join("\n");
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        super::durable::write_file(&path, text.as_bytes())?;
+        super::durable::write_file(&path, lines(&kept).as_bytes())?;
         let mut events = EventWriter::create(run)?;
-        for line in &kept {
-            if let Ok(Value::Object(record)) = serde_json::from_str(line) {
-                events.record(&record)?;
+        for record in kept.iter().filter_map(|line| parsed(line)) {
+            events.record(&record)?;
+        }
+        let samples = run.join(SAMPLES_FILE);
+        if samples.exists() {
+            let kept = if step == 0 { Vec::new() } else { kept_lines(&samples, step)? };
+            super::durable::write_file(&samples, lines(&kept).as_bytes())?;
+            let records: Vec<Map<String, Value>> = kept.iter().filter_map(|line| parsed(line)).collect();
+            // Records of one step and split were written together and are one text.
+            for together in records.chunk_by(|a, b| a["step"] == b["step"] && a["split"] == b["split"]) {
+                events.texts(together)?;
             }
         }
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path, "open"))?;
-        Ok(Self { path, file, events })
+        Ok(Self { path, file, samples, events })
+    }
+
+    /// Appends sampled texts of one step; `split` says what they are samples of ("train", "eval").
+    pub fn write_samples(&mut self, step: u64, split: &str, samples: Vec<SampleRecord>) -> Result<()> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::with_capacity(samples.len());
+        let mut text = String::new();
+        for sample in samples {
+            let mut record = Map::from_iter([("step".to_owned(), step.into()), ("split".to_owned(), split.into())]);
+            record.extend(sample);
+            text += &(serde_json::to_string(&record).expect("JSON values serialise") + "\n");
+            records.push(record);
+        }
+        let path = &self.samples;
+        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path, "open"))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io(path, "append to"))?;
+        self.events.texts(&records)
     }
 
     /// Appends one line; `step` first.
@@ -156,6 +187,14 @@ fn number(value: f64) -> Value {
         return Value::from(value as i64);
     }
     serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+fn parsed(line: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(line).ok()
+}
+
+fn lines(kept: &[String]) -> String {
+    kept.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 fn kept_lines(path: &Path, step: u64) -> Result<Vec<String>> {

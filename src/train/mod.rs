@@ -1,6 +1,7 @@
 //! Training: one loop for every stage. Imports `config`, `loss`, `ffi` and named tensors, never `model`.
 pub mod checkpoint;
 pub mod durable;
+pub mod evaluate;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
@@ -12,7 +13,11 @@ pub mod state;
 pub mod tensorboard;
 pub mod trainer;
 
-pub use objective::{Artifact, Batch, BatchSource, LossOutput, Metric, Objective, SourceState};
+pub use evaluate::BatchEvaluator;
+pub use objective::{
+    Artifact, Batch, BatchSource, Evaluation, Evaluator, LossOutput, Metric, Objective, SampleRecord, SourceState,
+    StepReport,
+};
 pub use optimizer::AdamW;
 pub use run::{RunDir, RunState};
 pub use trainer::{Job, Outcome, train};

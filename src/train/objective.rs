@@ -1,10 +1,15 @@
-//! What the loop is given: an objective, a source of batches, and what a checkpoint holds besides. Traits only.
+//! What the loop is given: an objective, a source of batches, an evaluation, and what a checkpoint holds besides. Traits
+//! only.
 use crate::error::Result;
+use serde_json::{Map, Value};
 use std::path::Path;
 use tch::Tensor;
 
 /// Where a source stands, as JSON; what it means is the source's own business.
-pub type SourceState = serde_json::Value;
+pub type SourceState = Value;
+
+/// A sampled text with what is known of it (`prompt`, `completion`, `reward`, ...), for people to look at.
+pub type SampleRecord = Map<String, Value>;
 
 /// A micro-batch: what fits one forward and backward pass.
 pub trait Batch {
@@ -18,7 +23,7 @@ pub trait Batch {
 
 /// A figure that is logged; tensors are detached scalars on the model's device.
 pub enum Metric {
-    /// `sum / weight`, both added up over the micro-batches of a step.
+    /// `sum / weight`, both added up over all micro-batches of a step.
     Mean {
         /// Sum of the figure over what it is a mean of.
         sum: Tensor,
@@ -29,6 +34,8 @@ pub enum Metric {
     Min(Tensor),
     /// The largest over the step.
     Max(Tensor),
+    /// The unbiased variance of the figure between the micro-batches of a step; 0 for one.
+    Variance(Vec<Tensor>),
 }
 
 /// What an objective makes of a micro-batch.
@@ -47,18 +54,49 @@ pub trait Objective {
     fn loss(&self, batch: &Self::Batch) -> Result<LossOutput>;
 }
 
+/// What a source has to say of a step that just ended.
+#[derive(Default)]
+pub struct StepReport {
+    /// Figures of the step that belong to no batch: those of a rollout.
+    pub metrics: Vec<(&'static str, f64)>,
+    /// A few sampled texts.
+    pub samples: Vec<SampleRecord>,
+    /// What the progress bar shows instead of the loss.
+    pub message: Option<String>,
+}
+
 /// Where batches come from. SFT, reward and DPO read rows; a rollout source generates them.
 pub trait BatchSource<B> {
     /// The micro-batches of the next optimizer update; `None` when the source is exhausted.
     fn next_step(&mut self) -> Result<Option<Vec<B>>>;
     /// Whether a step (see DESIGN: one update, or one whole rollout iteration) ends after the last update yielded.
     fn at_boundary(&self) -> bool;
+    /// What it has to say of the step that just ended; called once at each boundary.
+    fn report(&mut self) -> StepReport {
+        StepReport::default()
+    }
     /// Where it stands, to be put into a checkpoint; called at boundaries only.
     fn state(&self) -> SourceState;
     /// Goes back to a saved state.
     fn restore(&mut self, state: &SourceState) -> Result<()>;
-    /// Passes over the data so far, for the metric `epoch`.
-    fn epoch(&self) -> f64;
+    /// How far it has come, for log lines: `epoch` (passes over the data so far) and what else it counts.
+    fn position(&self) -> Vec<(&'static str, f64)>;
+}
+
+/// What an evaluation found.
+pub struct Evaluation {
+    /// Figures, names with the `eval_` prefix.
+    pub figures: Vec<(String, f64)>,
+    /// What the best checkpoint has least of: the loss, or the negative reward.
+    pub cost: f64,
+    /// A few sampled texts.
+    pub samples: Vec<SampleRecord>,
+}
+
+/// Judges the model on held-out rows.
+pub trait Evaluator {
+    /// The figures after `step` steps; changes nothing.
+    fn evaluate(&self, step: u64) -> Result<Evaluation>;
 }
 
 /// What a checkpoint or a finished run holds besides the optimizer: the model, its tokenizer, a card.

@@ -21,12 +21,14 @@ pub struct TrainerState {
     pub num_tokens: u64,
     /// Figures since the last logged line.
     pub window: Window,
-    /// Lowest `eval_loss` so far and its step.
+    /// The evaluation with the least cost so far.
     pub best: Option<Best>,
     /// Seconds trained so far, from the first row encoded (a timing field).
     pub train_runtime: f64,
-    /// Sum over steps of the loss, for the last line's `train_loss`.
+    /// Sum over updates of the loss, for the last line's `train_loss`.
     pub loss_sum: f64,
+    /// Finished optimizer updates; a step may have several.
+    pub updates: u64,
     /// What the stage handed over: the reference's path and fingerprint, for example.
     pub facts: serde_json::Value,
     /// The model at the run's top is final.
@@ -38,8 +40,8 @@ pub struct TrainerState {
 pub struct Best {
     /// Its step.
     pub step: u64,
-    /// Its `eval_loss`.
-    pub eval_loss: f64,
+    /// What an evaluation has least of at the best model: `eval_loss`, or the negative reward.
+    pub cost: f64,
 }
 
 impl TrainerState {

@@ -1,7 +1,9 @@
-//! TensorBoard event files: length-delimited, CRC-masked protobuf records of scalars. Owns that format.
+//! TensorBoard event files: length-delimited, CRC-masked protobuf records of scalars and texts. Owns that format.
 //!
 //! Format: tensorflow/core/lib/io/record_writer (length, masked CRC-32C, data, masked CRC-32C) around `Event` messages
-//! (tensorflow/core/util/event.proto: wall_time = 1, step = 2, file_version = 3, summary = 5).
+//! (tensorflow/core/util/event.proto: wall_time = 1, step = 2, file_version = 3, summary = 5). A text is a string tensor
+//! (tensor.proto: dtype = 1, tensor_shape = 2, string_val = 8) of the plugin "text".
+use super::objective::SampleRecord;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -40,12 +42,28 @@ impl EventWriter {
             entry.extend((value as f32).to_le_bytes());
             field_bytes(&mut summary, 1, &entry);
         }
-        let mut event = Vec::new();
-        field_double(&mut event, 1, wall_time());
-        event.push(2 << 3);
-        varint(&mut event, step);
-        field_bytes(&mut event, 5, &summary);
-        self.append(&event)
+        self.append(&event(step, &summary))
+    }
+
+    /// Writes samples of one step and split as one text, a Markdown table.
+    pub fn texts(&mut self, records: &[SampleRecord]) -> Result<()> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let step = first.get("step").and_then(Value::as_u64).unwrap_or_default();
+        let split = first.get("split").and_then(Value::as_str).unwrap_or("samples");
+        let mut tensor = vec![1 << 3, 7];
+        field_bytes(&mut tensor, 2, &[]);
+        field_bytes(&mut tensor, 8, markdown(records).as_bytes());
+        let mut plugin = Vec::new();
+        field_bytes(&mut plugin, 1, b"text");
+        let mut metadata = Vec::new();
+        field_bytes(&mut metadata, 1, &plugin);
+        let mut entry = Vec::new();
+        field_bytes(&mut entry, 1, format!("samples/{split}").as_bytes());
+        field_bytes(&mut entry, 8, &tensor);
+        field_bytes(&mut entry, 9, &metadata);
+        let mut summary = Vec::new();
+        field_bytes(&mut summary, 1, &entry);
+        self.append(&event(step, &summary))
     }
 
     /// fsyncs the file.
@@ -61,6 +79,37 @@ impl EventWriter {
         record.extend(event);
         record.extend(masked_crc(event).to_le_bytes());
         self.file.write_all(&record).map_err(Error::io(&self.path, "append to"))
+    }
+}
+
+/// An `Event` with a summary.
+fn event(step: u64, summary: &[u8]) -> Vec<u8> {
+    let mut event = Vec::new();
+    field_double(&mut event, 1, wall_time());
+    event.push(2 << 3);
+    varint(&mut event, step);
+    field_bytes(&mut event, 5, summary);
+    event
+}
+
+/// A table of the records' fields, but for the step and split that the text stands at.
+fn markdown(records: &[SampleRecord]) -> String {
+    let names: Vec<&String> = records[0].keys().filter(|name| !["step", "split"].contains(&name.as_str())).collect();
+    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut table = row(names.iter().map(|name| (*name).clone()).collect());
+    table += &row(names.iter().map(|_| "---".to_owned()).collect());
+    for record in records {
+        table += &row(names.iter().map(|name| cell(record.get(*name))).collect());
+    }
+    table
+}
+
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text.replace('|', "\\|").replace(['\n', '\r'], " "),
+        Some(Value::Number(number)) => number.as_f64().map_or_else(String::new, |v| format!("{v:.3}")),
+        Some(other) => other.to_string(),
+        None => String::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! loss and gradient norm are finite) and at log steps.
 use super::checkpoint::{self, Keep};
 use super::metrics::{CLOSING_FIELD, MetricsLog, StepFigures};
-use super::objective::{Artifact, Batch, BatchSource, Objective};
+use super::objective::{Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, SampleRecord, StepReport};
 use super::progress::Progress;
 use super::state::{Best, TrainerState};
 use super::{AdamW, durable, schedule, signals};
@@ -21,8 +21,8 @@ pub struct Job<'a, O: Objective> {
     pub objective: &'a O,
     /// Where batches come from.
     pub source: &'a mut dyn BatchSource<O::Batch>,
-    /// Evaluation batches; empty: no evaluation.
-    pub eval: &'a [O::Batch],
+    /// Judges the model at `eval_every` and at the end; none: no evaluation.
+    pub eval: Option<&'a dyn Evaluator>,
     /// What checkpoints hold besides the moments.
     pub artifact: &'a dyn Artifact,
     /// The parameters' optimizer.
@@ -46,7 +46,7 @@ pub struct Job<'a, O: Objective> {
 pub struct Outcome {
     /// Finished steps.
     pub steps: u64,
-    /// Mean loss over all steps.
+    /// Mean loss over all updates.
     pub train_loss: f64,
     /// Figures of the last evaluation, by name with the `eval_` prefix.
     pub eval: Vec<(String, f64)>,
@@ -80,7 +80,7 @@ pub fn train<O: Objective>(job: Job<'_, O>) -> Result<Outcome> {
 /// What does not change while the loop runs.
 struct Context<'a, O: Objective> {
     objective: &'a O,
-    eval: &'a [O::Batch],
+    eval: Option<&'a dyn Evaluator>,
     artifact: &'a dyn Artifact,
     config: &'a TrainConfig,
 }
@@ -119,16 +119,14 @@ impl<O: Objective> Loop<'_, O> {
             let (step, last) = (self.state.step, self.state.step == self.state.total_steps);
             self.progress.set(step, &since_log.message);
             if step.is_multiple_of(config.log_every) || last {
-                self.log_line(source.epoch(), &mut since_log)?;
+                self.log_line(source.position(), &mut since_log)?;
             }
             let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
             let stopping = signals::stop_requested();
-            let improved = if !self.context.eval.is_empty() && (last || due(config.eval_every)) {
-                eval = self.evaluate()?;
-                self.note_best(&eval)
-            } else {
-                false
-            };
+            let mut improved = false;
+            if let Some(evaluator) = self.context.eval.filter(|_| last || due(config.eval_every)) {
+                (eval, improved) = self.evaluate(evaluator)?;
+            }
             // A new best is saved at once so that `keep_best` names a checkpoint that exists.
             let wanted = due(config.save_every) || (last && config.save_every.is_some());
             if wanted || stopping || (improved && config.keep_best) {
@@ -143,17 +141,24 @@ impl<O: Objective> Loop<'_, O> {
     fn step(&mut self, source: &mut dyn BatchSource<O::Batch>, since: &mut Since) -> Result<Option<u64>> {
         let begun = Instant::now();
         let (mut tokens, mut update) = (0, 0u64);
+        let mut figures = StepFigures::default();
         loop {
             let Some(batches) = source.next_step()? else { return Ok(None) };
             tokens += batches.iter().map(Batch::tokens).sum::<u64>();
-            let loss = self.update(&batches, update)?;
+            let loss = self.update(&batches, update, &mut figures)?;
             since.message = format!("loss {loss:.4}");
             self.state.loss_sum += loss;
+            self.state.updates += 1;
             update += 1;
             if source.at_boundary() {
                 break;
             }
         }
+        let StepReport { metrics, samples, message } = source.report();
+        self.state.window.push(figures.finish()?);
+        self.state.window.push(metrics.into_iter().map(|(name, value)| (name, Tensor::from(value))).collect());
+        since.samples = samples;
+        since.message = message.unwrap_or(std::mem::take(&mut since.message));
         since.steps += 1;
         since.seconds += begun.elapsed().as_secs_f64();
         since.tokens += tokens;
@@ -161,11 +166,10 @@ impl<O: Objective> Loop<'_, O> {
     }
 
     /// One optimizer update over its micro-batches; the loss, a mean over the update's targets.
-    fn update(&mut self, batches: &[O::Batch], update: u64) -> Result<f64> {
+    fn update(&mut self, batches: &[O::Batch], update: u64, figures: &mut StepFigures) -> Result<f64> {
         let config = self.context.config;
         let step = self.state.step;
         let targets: f64 = batches.iter().map(Batch::targets).sum();
-        let mut figures = StepFigures::default();
         let mut total: Option<Tensor> = None;
         self.optimizer.zero_grad()?;
         for (micro, batch) in batches.iter().enumerate() {
@@ -191,7 +195,6 @@ impl<O: Objective> Loop<'_, O> {
         self.optimizer.step(rate)?;
         let mut values = vec![("loss", loss_tensor), ("grad_norm", norm)];
         values.push(("learning_rate", Tensor::from(rate)));
-        values.extend(figures.finish()?);
         self.state.window.push(values);
         Ok(loss)
     }
@@ -204,15 +207,17 @@ impl<O: Objective> Loop<'_, O> {
         Err(Error::NonFinite { step: self.state.step + 1, what, value, rows: rows.join(", ") })
     }
 
-    fn log_line(&mut self, epoch: f64, since: &mut Since) -> Result<()> {
+    fn log_line(&mut self, position: Vec<(&'static str, f64)>, since: &mut Since) -> Result<()> {
         let mut fields = self.state.window.close()?;
         fields.push(("num_tokens".into(), self.state.num_tokens as f64));
-        fields.push(("epoch".into(), epoch));
+        fields.extend(position.into_iter().map(|(name, value)| (name.to_owned(), value)));
         fields.push(("step_seconds".into(), since.seconds / since.steps.max(1) as f64));
         fields.push(("tokens_per_second".into(), since.tokens as f64 / since.seconds.max(1e-9)));
         fields.push(("peak_memory_mb".into(), peak_memory_mb(self.clock.device)));
+        let samples = std::mem::take(&mut since.samples);
         *since = Since::default();
         self.log.write(self.state.step, &fields)?;
+        self.log.write_samples(self.state.step, "train", samples)?;
         let get = |name: &str| fields.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, v)| *v);
         let (loss, norm) = (get("loss"), get("grad_norm"));
         let (step, total) = (self.state.step, self.state.total_steps);
@@ -220,38 +225,21 @@ impl<O: Objective> Loop<'_, O> {
         Ok(())
     }
 
-    /// Means over all evaluation batches, weighted by what they are means of.
-    fn evaluate(&mut self) -> Result<Vec<(String, f64)>> {
-        let _guard = tch::no_grad_guard();
+    /// The figures of an evaluation, logged, and whether this is the best one so far.
+    fn evaluate(&mut self, evaluator: &dyn Evaluator) -> Result<(Vec<(String, f64)>, bool)> {
         let begun = Instant::now();
-        let mut figures = StepFigures::default();
-        let (mut loss, mut targets) = (0.0, 0.0);
-        for batch in self.context.eval {
-            signals::check_overdue(self.state.step)?;
-            let output = self.context.objective.loss(batch)?;
-            loss += f64::try_from(&output.sum)?;
-            targets += batch.targets();
-            figures.add(output.metrics)?;
-        }
-        let mut fields = vec![("eval_loss".to_owned(), loss / targets)];
-        for (name, value) in figures.finish()? {
-            fields.push((format!("eval_{name}"), f64::try_from(&value)?));
-        }
-        fields.push(("eval_runtime".into(), begun.elapsed().as_secs_f64()));
-        self.log.write(self.state.step, &fields)?;
-        let text: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
         let step = self.state.step;
+        let Evaluation { mut figures, cost, samples } = evaluator.evaluate(step)?;
+        figures.push(("eval_runtime".into(), begun.elapsed().as_secs_f64()));
+        self.log.write(step, &figures)?;
+        self.log.write_samples(step, "eval", samples)?;
+        let text: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
         self.progress.suspend(|| tracing::info!("step {step}: {}", text.join(", ")));
-        Ok(fields)
-    }
-
-    fn note_best(&mut self, eval: &[(String, f64)]) -> bool {
-        let eval_loss = eval[0].1;
-        let improved = eval_loss.is_finite() && self.state.best.is_none_or(|best| eval_loss < best.eval_loss);
+        let improved = cost.is_finite() && self.state.best.is_none_or(|best| cost < best.cost);
         if improved {
-            self.state.best = Some(Best { step: self.state.step, eval_loss });
+            self.state.best = Some(Best { step, cost });
         }
-        improved
+        Ok((figures, improved))
     }
 
     fn save(&mut self, source: &dyn BatchSource<O::Batch>) -> Result<()> {
@@ -272,7 +260,7 @@ impl<O: Objective> Loop<'_, O> {
 
     fn finish(mut self, source: &dyn BatchSource<O::Batch>, eval: Vec<(String, f64)>) -> Result<Outcome> {
         self.prepare_state(source)?;
-        let train_loss = self.state.loss_sum / self.state.step.max(1) as f64;
+        let train_loss = self.state.loss_sum / self.state.updates.max(1) as f64;
         let train_runtime = self.state.train_runtime;
         let last = [("train_loss".to_owned(), train_loss), (CLOSING_FIELD.to_owned(), train_runtime)];
         self.log.write(self.state.step, &last)?;
@@ -294,6 +282,7 @@ struct Since {
     seconds: f64,
     tokens: u64,
     message: String,
+    samples: Vec<SampleRecord>,
 }
 
 /// Most memory used at once, in MB: of the process on the CPU (VmHWM), of libtorch's allocator on CUDA.

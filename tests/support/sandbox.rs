@@ -61,18 +61,31 @@ impl Sandbox {
     }
 
     /// One with `sft.jsonl` and `pairs.jsonl` (10 rows each, of uneven lengths) and a configuration for every stage on
-    /// the tiny GPT-2, in `sft.toml`, `reward.toml` and `dpo.toml`. Runs go to `run`. An epoch has 3 steps: 4, 4, 2 rows.
+    /// the tiny GPT-2, in `sft.toml`, `reward.toml`, `dpo.toml` and `ppo.toml` (the prompts of the pairs, 12 new
+    /// tokens, the tiny reward model in `rewarder`). Runs go to `run`. An epoch has 3 steps: 4, 4, 2 rows.
     pub fn with_stages() -> Self {
         let sandbox = Self::new();
         sandbox.rows("sft.jsonl", &golden_rows("sft.jsonl", 10));
         sandbox.rows("pairs.jsonl", &golden_rows("preferences.jsonl", 10));
-        for stage in ["sft", "reward", "dpo"] {
+        for (model, file) in [
+            ("gpt2-tiny-reward", "config.json"),
+            ("gpt2-tiny-reward", "model.safetensors"),
+            ("gpt2-tiny", "tokenizer.json"),
+            ("gpt2-tiny", "tokenizer_config.json"),
+        ] {
+            let content = std::fs::read(golden("models").join(model).join(file)).unwrap();
+            sandbox.write(&format!("rewarder/{file}"), content);
+        }
+        for stage in ["sft", "reward", "dpo", "ppo"] {
             let data = if stage == "sft" { "sft.jsonl" } else { "pairs.jsonl" };
             let model = golden("models/gpt2-tiny");
-            let text = format!(
+            let mut text = format!(
                 "[model]\npath = {model:?}\ndevice = \"cpu\"\n\n[data]\ntrain = \"{data}\"\nmax_length = 64\n\n\
                  [train]\noutput = \"run\"\nbatch_size = 4\nlearning_rate = 1e-3\nlog_every = 3\n"
             );
+            if stage == "ppo" {
+                text += "\n[ppo]\nreward_model = \"rewarder\"\nmax_new_tokens = 12\n";
+            }
             sandbox.write(&format!("{stage}.toml"), text);
         }
         sandbox
@@ -122,8 +135,12 @@ impl Sandbox {
     /// Starts a stage without waiting for it.
     pub fn start(&self, stage: &str, overrides: &[&str]) -> Started {
         let args = stage_args(stage, overrides);
-        let mut command = self.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        Started(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+        self.start_any(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts the program without waiting for it.
+    pub fn start_any(&self, args: &[&str]) -> Started {
+        Started(Some(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
     /// Every file in it with its content.

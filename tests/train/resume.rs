@@ -1,6 +1,6 @@
 //! A run that was stopped anywhere and went on ends with the bytes of one that was not.
 #![allow(clippy::unwrap_used)]
-use crate::support::sandbox::{Sandbox, copy_dir, json_lines, metrics, row};
+use crate::support::sandbox::{Sandbox, copy_dir, golden_rows, json_lines, metrics, row};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -18,6 +18,10 @@ pub fn assert_same_run(what: &str, ours: &Path, reference: &Path, checkpoint: Op
         assert!(read(ours) == read(reference), "{what}: {file} differs");
     }
     assert_eq!(metrics(ours), metrics(reference), "{what}: metrics.jsonl");
+    for file in ["samples.jsonl", "value_head.safetensors"] {
+        let read = |run: &Path| std::fs::read(run.join(file)).ok();
+        assert!(read(ours) == read(reference), "{what}: {file} differs");
+    }
     for dir in [Some(""), checkpoint].into_iter().flatten() {
         assert_eq!(state(&ours.join(dir)), state(&reference.join(dir)), "{what}: trainer_state.json {dir}");
     }
@@ -38,7 +42,9 @@ fn as_if_killed(run: &Path, to: &Path, checkpoint: &str) {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name == checkpoint {
             copy_dir(&run.join(&name), &to.join(&name));
-        } else if name == "metrics.jsonl" || name == "config.toml" || name == "reference_logprobs.safetensors" {
+        } else if ["metrics.jsonl", "samples.jsonl", "config.toml", "reference_logprobs.safetensors"]
+            .contains(&name.as_str())
+        {
             std::fs::copy(run.join(&name), to.join(&name)).unwrap();
         }
     }
@@ -97,6 +103,20 @@ fn reward_with_summed_pooling_resumes_bit_for_bit() {
 #[test]
 fn dpo_resumes_bit_for_bit() {
     resumed_equals_uninterrupted("dpo", &[]);
+}
+
+#[test]
+fn ppo_resumes_bit_for_bit() {
+    resumed_equals_uninterrupted(
+        "ppo",
+        &["ppo.epochs=2", "ppo.minibatches=2", "ppo.target_kl=0.1", "ppo.kl_horizon=40"],
+    );
+}
+
+#[test]
+fn ppo_with_a_value_network_and_a_sampling_temperature_resumes_bit_for_bit() {
+    let network = "ppo.value_model=rewarder";
+    resumed_equals_uninterrupted("ppo", &[network, "ppo.temperature=0.8", "ppo.whiten_rewards=true"]);
 }
 
 #[test]
@@ -272,12 +292,16 @@ fn a_run_that_was_moved_goes_on() {
 }
 
 #[test]
-fn fewer_rows_than_the_checkpoint_has_seen_are_refused() {
+fn other_rows_than_the_run_began_with_are_refused() {
     let sandbox = Sandbox::with_stages();
     sandbox.stage("sft", RUN).ok();
     let other = Sandbox::with_stages();
     as_if_killed(&sandbox.path("run"), &other.path("run"), "checkpoint-4");
-    other.rows("sft.jsonl", &[row(json!({"prompt": "The film was", "completion": " good."}))]);
-    let line = other.stage("sft", &[RUN, &["train.resume=true"]].concat()).refused(2);
-    assert!(line.contains("there are 1 rows; resume with the data the run was started with"), "{line}");
+    let mut one_changed = golden_rows("sft.jsonl", 10);
+    one_changed[7].insert("completion".into(), json!(" dull."));
+    for rows in [vec![row(json!({"prompt": "The film was", "completion": " good."}))], one_changed] {
+        other.rows("sft.jsonl", &rows);
+        let line = other.stage("sft", &[RUN, &["train.resume=true"]].concat()).refused(2);
+        assert!(line.contains("checkpoint-4: the run began with other contents of: rows"), "{line}");
+    }
 }

@@ -1,0 +1,143 @@
+//! Preference pairs out of a model's own samples, labelled by the gold judge.
+use crate::data::loader::shuffled;
+use crate::data::{Boundary, DataReport, EncodeOptions, OnBadRow, Prompt, Wanted, encode_prompts, read_rows};
+use crate::error::{Error, Result};
+use crate::model::{CausalLm, LoadOptions};
+use crate::rollout::assess::{Sample, sample, sample_rewards};
+use crate::rollout::scorer::RewardScorer;
+use crate::rollout::{GenerateOptions, Sampling};
+use crate::tokenizer::Tokenizer;
+use crate::train::durable;
+use crate::train::progress::Progress;
+use crate::train::signals;
+use crate::{hub, seed};
+use serde_json::json;
+use std::path::Path;
+
+/// Who samples and who labels, opened.
+pub struct Labeller {
+    model: CausalLm,
+    tokenizer: Tokenizer,
+    judge: RewardScorer,
+    batch_size: usize,
+}
+
+/// How pairs are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PairOptions {
+    /// Completions of a prompt.
+    pub samples: usize,
+    /// Pairs of a prompt, drawn at random among its completions.
+    pub pairs: usize,
+    /// Half-width, around 0.5, of the judge's probabilities that make a tie.
+    pub tie: f64,
+    /// A completion ends after so many tokens at the latest; those that do not end by themselves make no pair.
+    pub max_new_tokens: usize,
+    /// Seed of the samples and of the choice.
+    pub seed: u64,
+}
+
+/// Prompts of a file, short enough that `new_tokens` more fit the model.
+pub fn read_eval_prompts(
+    file: &str,
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    new_tokens: usize,
+) -> Result<Vec<Prompt>> {
+    let context = usize::try_from(model.dims().context).unwrap_or(usize::MAX);
+    let room = context.saturating_sub(new_tokens);
+    let options =
+        EncodeOptions { max_length: room, boundary: Boundary::Joint, completion_only: true, append_eos: false };
+    let mut report = DataReport::default();
+    let rows = read_rows(&hub::resolve_dataset_file(file)?, Wanted::Prompts, OnBadRow::Error, &mut report)?;
+    encode_prompts(tokenizer, &rows, &options, OnBadRow::Error, &mut report)
+}
+
+impl Labeller {
+    /// Opens both models.
+    pub fn open(model: &str, judge: &str, options: &LoadOptions, batch_size: usize) -> Result<Self> {
+        let dir = hub::resolve_model(model)?;
+        let tokenizer = Tokenizer::from_dir(&dir)?;
+        let model = CausalLm::from_pretrained(&dir, options)?;
+        tokenizer.check_vocab(model.dims().vocab, &dir)?;
+        let judge = RewardScorer::open(&hub::resolve_model(judge)?, options, batch_size)?;
+        Ok(Self { model, tokenizer, judge, batch_size })
+    }
+
+    /// Writes the pairs of `prompts`' completions to `to`; returns how many pairs and how many of them are ties.
+    ///
+    /// # Errors
+    /// No pair at all: no prompt has two different completions that ended by themselves.
+    pub fn write(&self, prompts: &str, to: &Path, options: &PairOptions) -> Result<(usize, usize)> {
+        let prompts = read_eval_prompts(prompts, &self.model, &self.tokenizer, options.max_new_tokens)?;
+        let samples = self.sampled(&prompts, options)?;
+        let mut progress = Progress::new("judging", samples.len() as u64, 0);
+        let rewards = sample_rewards(&self.judge, &prompts, &samples, |done| progress.set(done as u64, ""))?;
+        drop(progress);
+        let judged: Vec<(&Sample, f64)> = samples.iter().zip(rewards).collect();
+        let (mut text, mut pairs, mut ties) = (String::new(), 0, 0);
+        for group in judged.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt) {
+            for (better, worse) in chosen_pairs(group, options) {
+                let mut row = json!({
+                    "prompt": prompts[better.0.prompt].text, "chosen": better.0.text, "rejected": worse.0.text,
+                });
+                if 1.0 / (1.0 + (worse.1 - better.1).exp()) < 0.5 + options.tie {
+                    row["preference"] = json!(0.5);
+                    ties += 1;
+                }
+                pairs += 1;
+                text += &(row.to_string() + "\n");
+            }
+        }
+        if pairs == 0 {
+            let message = "no prompt has two different completions that ended by themselves";
+            return Err(Error::usage(message, "raise experiment.max_new_tokens, or train the SFT model longer"));
+        }
+        durable::write_file(to, text.as_bytes())?;
+        Ok((pairs, ties))
+    }
+
+    /// Completions that ended by themselves and say something.
+    fn sampled(&self, prompts: &[Prompt], options: &PairOptions) -> Result<Vec<Sample>> {
+        let mut progress = Progress::new("sampling", (prompts.len() * options.samples) as u64, 0);
+        let mut samples = Vec::new();
+        let chunk = self.batch_size.div_ceil(options.samples);
+        for (at, some) in prompts.chunks(chunk).enumerate() {
+            signals::check(0)?;
+            let generate = GenerateOptions {
+                max_new_tokens: options.max_new_tokens,
+                sampling: Sampling::default(),
+                eos: self.tokenizer.eos(),
+                seed: seed::derive(options.seed, "pairs", &[at as u64]),
+                batch_size: self.batch_size,
+            };
+            let before = at * chunk * options.samples;
+            let report = |done: usize| progress.set((before + done) as u64, "");
+            let mut drawn = sample(&self.model, &self.tokenizer, some, options.samples, &generate, report)?;
+            drawn.iter_mut().for_each(|sample| sample.prompt += at * chunk);
+            samples.extend(drawn);
+        }
+        let eos = self.tokenizer.eos();
+        let useful = |s: &Sample| s.tokens.last().copied() == eos && !s.text.trim().is_empty();
+        samples.retain(useful);
+        Ok(samples)
+    }
+}
+
+/// A completion with its reward.
+type Judged<'a> = (&'a Sample, f64);
+
+/// Some of a prompt's pairs in a seeded order, the better completion first.
+fn chosen_pairs<'a>(group: &[Judged<'a>], options: &PairOptions) -> Vec<(Judged<'a>, Judged<'a>)> {
+    let mut candidates = Vec::new();
+    for (at, a) in group.iter().enumerate() {
+        for b in &group[at + 1..] {
+            if a.0.text != b.0.text {
+                candidates.push(if a.1 >= b.1 { (*a, *b) } else { (*b, *a) });
+            }
+        }
+    }
+    let prompt = group.first().map_or(0, |(sample, _)| sample.prompt as u64);
+    let order = shuffled(candidates.len(), options.seed, "choice", &[prompt]);
+    order.into_iter().take(options.pairs).map(|at| candidates[at]).collect()
+}

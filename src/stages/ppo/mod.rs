@@ -1,0 +1,146 @@
+//! Proximal policy optimization with a per-token KL penalty: a rollout source over the one loop.
+mod evaluator;
+pub mod objective;
+mod source;
+
+use super::card::{self, ModelArtifact};
+use super::{Session, Stage, check_lengths, kind_of, load_prompts, rows_fact};
+use crate::config::{PpoConfig, PpoSection};
+use crate::data::Prompt;
+use crate::error::{Error, Result};
+use crate::hub;
+use crate::model::fingerprint::fingerprint;
+use crate::model::{CausalLm, Critic, HfConfig, LoadOptions, Pooling, RewardModel};
+use crate::rollout::Scorer;
+use crate::rollout::command::CommandScorer;
+use crate::rollout::episode::Players;
+use crate::rollout::scorer::RewardScorer;
+use crate::tokenizer::Tokenizer;
+use crate::train::durable::hex;
+use crate::train::{AdamW, Evaluator, Job, Outcome, train};
+use evaluator::RolloutEvaluator;
+use objective::PpoObjective;
+use serde_json::json;
+use source::RolloutSource;
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+impl Stage for PpoConfig {
+    fn run(&self, session: Session) -> Result<Outcome> {
+        let tokenizer = &session.tokenizer;
+        let started = Instant::now();
+        let room = self.data.max_length - self.ppo.max_new_tokens;
+        let load = |file: &str| load_prompts(&self.data, file, tokenizer, room);
+        let prompts = load(&self.data.train)?;
+        let eval_prompts = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        let policy = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
+        tokenizer.check_vocab(policy.dims().vocab, &session.model_dir)?;
+        let longest = |p: &Prompt| p.tokens.len() + self.ppo.max_new_tokens;
+        check_lengths(&policy, prompts.iter().chain(&eval_prompts).map(|p| (longest(p), &p.id)))?;
+        let (reference, reference_fact) = self.open_reference(&session, &policy)?;
+        let critic = self.open_critic(&session, &policy)?;
+        let scorer = RefCell::new(self.ppo.open_scorer(&session.options, self.train.micro())?);
+
+        let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
+        let facts = json!({ "rows": rows_fact(&prompts, &eval_prompts), "reference": reference_fact });
+        let facts = session.facts(facts)?;
+        let artifact = ModelArtifact {
+            save_model: Box::new(|dir, kind, _| {
+                policy.save_pretrained(dir, kind, &ids)?;
+                critic.save(dir)
+            }),
+            tokenizer,
+            final_kind: kind_of(self.train.save_dtype),
+            card: card::text(self, "AutoModelForCausalLM", "A language model after proximal policy optimization"),
+            facts,
+        };
+        let players = || Players { policy: &policy, critic: &critic, reference: &reference, tokenizer };
+        let mut source = RolloutSource::new(players(), &scorer, &prompts, &self.ppo, &self.train);
+        let evaluator = RolloutEvaluator {
+            players: players(),
+            scorer: &scorer,
+            prompts: &eval_prompts,
+            settings: &self.ppo,
+            train: &self.train,
+        };
+        let critic_params = critic.named();
+        let critic_params = critic_params.iter().map(|(name, tensor)| (name.as_str(), *tensor));
+        let run = session.run.claim(&session.table)?;
+        train(Job {
+            objective: &PpoObjective { policy: &policy, critic: &critic, settings: &self.ppo },
+            optimizer: AdamW::new(policy.params().iter().chain(critic_params), self.train.optim())?,
+            total_steps: source.planned_steps(),
+            source: &mut source,
+            eval: (!eval_prompts.is_empty()).then_some(&evaluator as &dyn Evaluator),
+            artifact: &artifact,
+            config: &self.train,
+            run: &run.path,
+            resume_from: resume_from.as_deref(),
+            device: policy.device(),
+            started,
+        })
+    }
+}
+
+impl PpoConfig {
+    /// The frozen reference: what is configured, else the starting weights (never a checkpoint's); and what resume must
+    /// know of it.
+    fn open_reference(&self, session: &Session, policy: &CausalLm) -> Result<(CausalLm, serde_json::Value)> {
+        let (name, dir) = match &self.model.reference {
+            Some(path) => (path, hub::resolve_model(path)?),
+            None => (&self.model.path, session.model_dir.clone()),
+        };
+        let fact = json!({ "path": name, "fingerprint": hex(&fingerprint(&dir)?) });
+        if self.model.reference.is_none() && session.resume_from.is_none() {
+            return Ok((policy.duplicate_frozen()?, fact));
+        }
+        let reference = CausalLm::from_pretrained(&dir, &LoadOptions { trainable: false, ..session.options })?;
+        session.tokenizer.check_vocab(reference.dims().vocab, &dir)?;
+        self.same_tokenizer(session, &dir, "model.reference")?;
+        Ok((reference, fact))
+    }
+
+    /// The critic, zero or as `ppo.value_model` is, or as the checkpoint has it.
+    fn open_critic(&self, session: &Session, policy: &CausalLm) -> Result<Critic> {
+        let critic = match &self.ppo.value_model {
+            None => Critic::zero_head(policy.dims().hidden, policy.device())?,
+            Some(path) => {
+                let dir = hub::resolve_model(path)?;
+                self.same_tokenizer(session, &dir, "ppo.value_model")?;
+                let model = if HfConfig::from_dir(&dir)?.is_reward() {
+                    RewardModel::from_pretrained(&dir, &session.options)?
+                } else {
+                    RewardModel::from_causal(&dir, self.train.seed, Pooling::Last, true, &session.options)?
+                };
+                session.tokenizer.check_vocab(model.dims().vocab, &dir)?;
+                Critic::Network(Box::new(model))
+            }
+        };
+        if let Some(checkpoint) = &session.resume_from {
+            critic.restore(checkpoint)?;
+        }
+        Ok(critic)
+    }
+
+    /// KL and values are per token: both models must mean the same by an id.
+    fn same_tokenizer(&self, session: &Session, dir: &PathBuf, key: &str) -> Result<()> {
+        if *dir == session.model_dir || session.tokenizer.same_ids(&Tokenizer::from_dir(dir)?) {
+            return Ok(());
+        }
+        let remedy = format!("name a {key} with the same tokenizer.json as model.path");
+        Err(Error::file(dir, "has another tokenizer than the model that is trained", remedy))
+    }
+}
+
+impl PpoSection {
+    /// The configured source of rewards; a command is started at once, so that a wrong name is seen before step 0.
+    fn open_scorer(&self, options: &LoadOptions, batch_size: usize) -> Result<Box<dyn Scorer>> {
+        if let Some(command) = &self.reward_command {
+            return Ok(Box::new(CommandScorer::start(command, Duration::from_secs_f64(self.reward_timeout))?));
+        }
+        let path = self.reward_model.as_deref().unwrap_or_default();
+        let frozen = LoadOptions { trainable: false, ..*options };
+        Ok(Box::new(RewardScorer::open(&hub::resolve_model(path)?, &frozen, batch_size)?))
+    }
+}
