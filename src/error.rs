@@ -98,14 +98,16 @@ pub enum Error {
     },
     /// The policy that is updated is not the one that sampled.
     #[error(
-        "step {step}: before the first update the policy's log-probs differ from those at sampling by {difference:.1e} on average (at most {allowed:.0e} is rounding); this is a fault of the program or of the device's arithmetic; please report it with the configuration"
+        "step {step}: before the first update the policy's log-probs differ from those at sampling by {difference:.1e} on average and {largest:.1e} at most (rounding makes about {allowed:.0e}); this is a fault of the program or of the device's arithmetic; please report it with the configuration"
     )]
     Ratio {
         /// The iteration, from 1.
         step: u64,
         /// Mean |log ratio| over tokens.
         difference: f64,
-        /// The tolerance.
+        /// Largest |log ratio|.
+        largest: f64,
+        /// The tolerance of the mean; of the largest, a hundred times that.
         allowed: f64,
     },
     /// Reading or writing failed.

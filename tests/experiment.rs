@@ -30,8 +30,7 @@ fn sandbox() -> Sandbox {
             "[experiment]\noutput = \"out\"\ndevice = \"cpu\"\nbetas = [0.1, 1]\nkl_coefs = [0.2]\nsamples = 6\npairs = 3\n\
              max_new_tokens = 24\n\n[data]\njudge = \"judge.jsonl\"\njudge_eval = \"judge_eval.jsonl\"\nsft = \"sft.jsonl\"\n\
              prompts = \"prompts.jsonl\"\neval_prompts = \"eval_prompts.jsonl\"\n\n[sft.model]\npath = {model:?}\n\n\
-             [sft.train]\nsteps = 40\n{train}\n[judge.train]\nsteps = 3\n{train}\n[judge.reward]\nnormalize = true\n\n\
-             [reward.train]\nsteps = 3\n{train}\n[dpo.train]\nsteps = 3\n{train}\n[ppo.train]\nsteps = 3\n{train}"
+             [sft.train]\nsteps = 40\n{train}\n[judge.train]\nsteps = 3\n{train}\n[reward.train]\nsteps = 3\n{train}\n[dpo.train]\nsteps = 3\n{train}\n[ppo.train]\nsteps = 3\n{train}"
         ),
     );
     sandbox
@@ -52,9 +51,11 @@ fn ran_parts(ran: &Ran) -> Vec<String> {
     anew.map(|title| title.split([' ', ':']).nth(1).unwrap().to_owned()).collect()
 }
 
-/// The weights that stand in the directory.
+/// The final weights in the directory; a signal leaves a checkpoint beside them.
 fn weights(sandbox: &Sandbox) -> BTreeMap<PathBuf, Vec<u8>> {
-    let weights = |path: &PathBuf| path.ends_with("model.safetensors") && path.starts_with(sandbox.path("out"));
+    let weights = |path: &PathBuf| {
+        path.ends_with("model.safetensors") && path.parent().unwrap().parent() == Some(&sandbox.path("out"))
+    };
     let inside = |path: PathBuf| path.strip_prefix(sandbox.path("out")).unwrap().to_owned();
     sandbox
         .snapshot()
@@ -172,6 +173,7 @@ fn mistakes_are_named_with_their_line_before_anything_is_written() {
     for (overrides, expected) in [
         (&["dpo.train.learning_rat=1"][..], "dpo.train.learning_rat: unknown key, did you mean \"learning_rate\"?"),
         (&["ppo.train.output=x"], "ppo.train.output: the experiment decides this; remove it"),
+        (&["judge.reward.normalize=false"], "judge.reward.normalize: the experiment decides this; remove it"),
         (&["ppo.ppo.kl_coef=1"], "ppo.ppo.kl_coef: the experiment decides this; remove it"),
         (&["reward.dpo.beta=1"], "reward.dpo: unknown section for reward"),
         (&["experiment.betas=[]"], "experiment.betas: must be greater than 0, and at least one"),
@@ -179,7 +181,6 @@ fn mistakes_are_named_with_their_line_before_anything_is_written() {
         (&["experiment.samples=1"], "experiment.samples: must be at least 2"),
         (&["experiment.judge=somewhere"], "only read without experiment.judge"),
         (&["ppo.ppo.top_k=5"], "ppo.ppo.top_k: must stay off"),
-        (&["data.prompts=\"\""], "data.prompts: missing; name a JSONL file"),
         (&["dagger.train.steps=1"], "dagger: unknown section"),
         (&["data.sft=nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
         (&["data.eval_prompts=nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
@@ -198,4 +199,17 @@ fn mistakes_are_named_with_their_line_before_anything_is_written() {
     let message = experiment(&sandbox, &[]).refused(2);
     assert!(message.contains("out/sft: is there already, and no experiment made it"), "{message}");
     assert!(sandbox.path("out/sft/mine.txt").exists());
+}
+
+#[test]
+fn a_second_process_leaves_and_disturbs_nothing() {
+    let sandbox = sandbox();
+    let args = ["experiment", "sentiment", "experiment.toml", "sft.train.steps=100000000"];
+    let mut first = sandbox.start_any(&args);
+    first.wait_for(|| std::fs::metadata(sandbox.path("out/sft/metrics.jsonl")).is_ok_and(|m| m.len() > 0));
+    let message = experiment(&sandbox, &[]).refused(2);
+    assert!(message.contains(&format!("out: process {} on ", first.id())), "{message}");
+    assert!(!first.ended() && sandbox.path("out/sft/metrics.jsonl").exists());
+    first.signal("TERM");
+    assert_eq!(first.finish().code, 143);
 }

@@ -155,7 +155,7 @@ fn greedy_continuations() {
                 batch_size: 4,
             };
             let expected: Vec<Vec<i64>> = list(case, key).iter().map(ids).collect();
-            assert_eq!(generate(&model, &prompts, &options, |_| {}).unwrap(), expected, "{name}, {key}");
+            assert_eq!(generate(&model, &prompts, &options, |_| Ok(())).unwrap(), expected, "{name}, {key}");
         }
     }
 }

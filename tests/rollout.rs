@@ -17,7 +17,7 @@ fn prompts() -> Vec<Vec<i64>> {
 }
 
 fn run(model: &CausalLm, options: &GenerateOptions) -> Vec<Vec<i64>> {
-    generate(model, &prompts(), options, |_| {}).unwrap()
+    generate(model, &prompts(), options, |_| Ok(())).unwrap()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn seeds_decide() {
     assert_eq!(first, run(&model, &OPTIONS));
     assert_ne!(first, run(&model, &GenerateOptions { seed: 12, ..OPTIONS }));
     // The same prompt twice is two draws.
-    let twice = generate(&model, &[ids(3, 1), ids(3, 1)], &OPTIONS, |_| {}).unwrap();
+    let twice = generate(&model, &[ids(3, 1), ids(3, 1)], &OPTIONS, |_| Ok(())).unwrap();
     assert_ne!(twice[0], twice[1]);
 }
 
@@ -68,7 +68,11 @@ fn completions_end_with_eos_or_at_the_limit() {
     let many: Vec<Vec<i64>> = (0..60).map(|n| ids(4, n)).collect();
     let mut heard = Vec::new();
     let options = GenerateOptions { batch_size: 25, ..OPTIONS };
-    let completions = generate(&model, &many, &options, |done| heard.push(done)).unwrap();
+    let completions = generate(&model, &many, &options, |done| {
+        heard.push(done);
+        Ok(())
+    })
+    .unwrap();
     let ended = completions.iter().filter(|c| c.last() == Some(&3)).count();
     assert!(ended > 5 && ended < 60, "{ended}: the test should see both ends");
     for completion in &completions {
@@ -96,7 +100,7 @@ fn rows_that_leave_disturb_nobody() {
 fn what_cannot_be_generated_is_refused() {
     let model = model(gpt2(), &FROZEN);
     let refused = |prompt: Vec<i64>, options: GenerateOptions| {
-        let error = generate(&model, &[prompt], &options, |_| {}).expect_err("refused");
+        let error = generate(&model, &[prompt], &options, |_| Ok(())).expect_err("refused");
         assert_eq!(error.exit_code(), 2);
         error.to_string()
     };

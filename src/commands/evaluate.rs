@@ -284,7 +284,10 @@ fn own_samples(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figu
     let prompts = read_prompts(&args.data, opened, generate.max_new_tokens, limit)?;
     let draw = |from: &Opened, label: &str| -> Result<Vec<Sample>> {
         let mut progress = Progress::new(label, (prompts.len() * samples) as u64, 0);
-        sample(&from.model, &from.tokenizer, &prompts, samples, &generate, |done| progress.set(done as u64, ""))
+        sample(&from.model, &from.tokenizer, &prompts, samples, &generate, |done| {
+            progress.set(done as u64, "");
+            Ok(())
+        })
     };
     let drawn = draw(opened, "sampling")?;
     let lengths: Vec<f64> = drawn.iter().map(|s| s.tokens.len() as f64).collect();

@@ -95,6 +95,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let mut progress = Progress::new("generating", (prompts.len() * samples) as u64, 0);
     let completions = sample(&opened.model, &opened.tokenizer, &prompts, samples, &options, |done| {
         progress.set(done as u64, "");
+        Ok(())
     })?;
     drop(progress);
     if args.output.is_none() && args.prompts.is_none() {

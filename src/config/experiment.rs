@@ -27,7 +27,7 @@ pub struct ExperimentSection {
     pub samples: usize,
     /// Pairs of a prompt, drawn at random.
     pub pairs: usize,
-    /// Half-width, around 0.5, of the judge's probabilities that make a tie.
+    /// A pair is a tie where sigma(difference of the judge's rewards) lies within 0.5 +- this.
     pub tie: f64,
     /// A completion ends after so many tokens at the latest.
     pub max_new_tokens: usize,
@@ -229,6 +229,11 @@ struct Parts<'a> {
 /// What the experiment decides in a part: section, key, value.
 type Decided = Vec<(&'static str, &'static str, toml::Value)>;
 
+/// Gold and proxy rewards are compared in standard deviations.
+fn normalised() -> (&'static str, &'static str, toml::Value) {
+    ("reward", "normalize", true.into())
+}
+
 impl Parts<'_> {
     fn sft(&mut self) -> Option<Part> {
         let mut section = self.document.part("sft");
@@ -257,6 +262,7 @@ impl Parts<'_> {
         if section.value("model", "path").is_none() {
             decided.push(("model", "path", sft_path(self.experiment).into()));
         }
+        decided.push(normalised());
         let config = self.read::<RewardConfig>(&mut section, "judge", decided);
         self.document.absorb(section);
         Some(Part::Reward(Box::new(config)))
@@ -264,7 +270,9 @@ impl Parts<'_> {
 
     fn reward(&mut self) -> Part {
         let mut section = self.document.part("reward");
-        let config = self.read::<RewardConfig>(&mut section, "reward", self.on_pairs());
+        let mut decided = self.on_pairs();
+        decided.push(normalised());
+        let config = self.read::<RewardConfig>(&mut section, "reward", decided);
         self.document.absorb(section);
         Part::Reward(Box::new(config))
     }
@@ -294,6 +302,7 @@ impl Parts<'_> {
             let decided: Decided = vec![
                 ("model", "path", sft_path(self.experiment).into()),
                 ("data", "train", self.data.prompts.clone().into()),
+                ("data", "eval", self.data.eval_prompts.clone().into()),
                 ("ppo", "kl_coef", coef.into()),
                 ("ppo", "reward_model", below(&self.experiment.output, "reward").into()),
                 ("ppo", "max_new_tokens", tokens.into()),

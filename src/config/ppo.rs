@@ -99,7 +99,8 @@ impl PpoSection {
         let empty = self.reward_command.as_ref().is_some_and(|command| command.first().is_none_or(String::is_empty));
         problems.require(!empty, "ppo.reward_command", "names no program; write [\"program\", \"argument\", ...]");
         let timeout = self.reward_timeout;
-        problems.require(finite(timeout) && timeout > 0.0, "ppo.reward_timeout", positive);
+        let day = "must be greater than 0 and at most 86400 seconds, a day";
+        problems.require(timeout > 0.0 && timeout <= 86_400.0, "ppo.reward_timeout", day);
         problems.require(self.max_new_tokens > 0, "ppo.max_new_tokens", positive);
         problems.require(finite(self.temperature) && self.temperature > 0.0, "ppo.temperature", positive);
         let biased = "must stay off: tokens would not be drawn from the policy, and the KL would be wrong; remove it";

@@ -44,7 +44,7 @@ pub struct TrainConfig {
     pub save_every: Option<u64>,
     /// Newest checkpoints that stay.
     pub keep: usize,
-    /// Also keep the checkpoint with the lowest `eval_loss`.
+    /// Also keep the checkpoint with the lowest `eval_loss` (PPO: the highest reward less `kl_coef` times KL).
     pub keep_best: bool,
     /// Go on from the newest whole checkpoint.
     pub resume: bool,

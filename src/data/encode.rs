@@ -61,7 +61,7 @@ pub struct Pair {
 pub struct Prompt {
     /// Ids, at least one.
     pub tokens: Vec<i64>,
-    /// The prompt as it stands in the row.
+    /// The prompt as text: what stands in the row, or what is left of it where it was cut.
     pub text: String,
     /// The row's own completion, where it has one.
     pub completion: Option<String>,
@@ -162,11 +162,14 @@ pub fn encode_prompts(
                 bad.handle(&located.id, on_bad, report)?;
                 continue;
             }
-            report.truncated += usize::from(tokens.len() > options.max_length);
+            let cut = tokens.len() > options.max_length;
+            report.truncated += usize::from(cut);
             cut_start(&mut tokens, options.max_length, tokenizer.lead());
             report.tokens += tokens.len();
+            // What is shown and judged is what the model sees.
+            let text = if cut { tokenizer.decode(&tokens, true)? } else { text.to_owned() };
             let completion = completion.map(str::to_owned);
-            prompts.push(Prompt { tokens, text: text.to_owned(), completion, id: located.id.clone() });
+            prompts.push(Prompt { tokens, text, completion, id: located.id.clone() });
         }
     }
     still_some(rows, prompts.len(), report)?;

@@ -29,7 +29,7 @@ pub struct PairOptions {
     pub samples: usize,
     /// Pairs of a prompt, drawn at random among its completions.
     pub pairs: usize,
-    /// Half-width, around 0.5, of the judge's probabilities that make a tie.
+    /// A pair is a tie where sigma(difference of the judge's rewards) lies within 0.5 +- this.
     pub tie: f64,
     /// A completion ends after so many tokens at the latest; those that do not end by themselves make no pair.
     pub max_new_tokens: usize,
@@ -103,7 +103,6 @@ impl Labeller {
         let mut samples = Vec::new();
         let chunk = self.batch_size.div_ceil(options.samples);
         for (at, some) in prompts.chunks(chunk).enumerate() {
-            signals::check(0)?;
             let generate = GenerateOptions {
                 max_new_tokens: options.max_new_tokens,
                 sampling: Sampling::default(),
@@ -112,7 +111,10 @@ impl Labeller {
                 batch_size: self.batch_size,
             };
             let before = at * chunk * options.samples;
-            let report = |done: usize| progress.set((before + done) as u64, "");
+            let report = |done: usize| {
+                progress.set((before + done) as u64, "");
+                signals::check(0)
+            };
             let mut drawn = sample(&self.model, &self.tokenizer, some, options.samples, &generate, report)?;
             drawn.iter_mut().for_each(|sample| sample.prompt += at * chunk);
             samples.extend(drawn);

@@ -5,9 +5,11 @@ use crate::config::Part;
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::train::durable::{self, hex};
+use crate::train::run;
 use crate::{ffi, hub, stages};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -43,12 +45,18 @@ pub struct Runner {
     total: usize,
     /// The parts so far.
     pub done: Vec<Done>,
+    /// Nobody else may remove or write parts meanwhile.
+    _lock: File,
 }
 
 impl Runner {
-    /// For an experiment of `total` parts in `output`.
-    pub fn new(output: &str, total: usize) -> Self {
-        Self { output: output.into(), count: 0, total, done: Vec::new() }
+    /// For an experiment of `total` parts in `output`, which belongs to this process from now on.
+    ///
+    /// # Errors
+    /// Another process holds it.
+    pub fn new(output: &str, total: usize) -> Result<Self> {
+        let lock = run::lock(Path::new(output))?;
+        Ok(Self { output: output.into(), count: 0, total, done: Vec::new(), _lock: lock })
     }
 
     /// A stage's run. A directory of other inputs is removed first, if the experiment made it.

@@ -2,6 +2,7 @@
 use super::pairs::read_eval_prompts;
 use super::report::Point;
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::assess::{Sample, mean_and_error, sample, sample_kl, sample_rewards};
 use crate::rollout::scorer::RewardScorer;
@@ -10,7 +11,6 @@ use crate::tokenizer::Tokenizer;
 use crate::train::durable;
 use crate::train::progress::Progress;
 use crate::train::signals;
-use crate::{hub, seed};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -77,14 +77,15 @@ impl Yardstick {
             max_new_tokens: s.max_new_tokens,
             sampling: Sampling::default(),
             eos: tokenizer.eos(),
-            seed: seed::derive(s.seed, "measure", &[]),
+            seed: s.seed,
             batch_size: s.batch_size,
         };
         let mut progress = Progress::new("sampling", (prompts.len() * s.samples) as u64, 0);
-        let samples =
-            sample(&policy, &tokenizer, &prompts, s.samples, &generate, |done| progress.set(done as u64, ""))?;
+        let samples = sample(&policy, &tokenizer, &prompts, s.samples, &generate, |done| {
+            progress.set(done as u64, "");
+            signals::check(0)
+        })?;
         drop(progress);
-        signals::check(0)?;
         let rewards = |scorer: &RewardScorer| sample_rewards(scorer, &prompts, &samples, |_| {});
         let (gold, proxy) = (rewards(&self.gold)?, rewards(&self.proxy)?);
         let kls = sample_kl(&policy, &self.reference, &prompts, &samples, 1.0, s.batch_size, |_| {})?;

@@ -27,7 +27,7 @@ pub fn run(config: &SentimentConfig) -> Result<()> {
     check_inputs(config)?;
     let points = 1 + config.dpo.len() + config.ppo.len();
     let stages = usize::from(config.sft.is_some()) + usize::from(config.judge.is_some()) + 2;
-    let mut runner = Runner::new(&config.experiment.output, stages + 2 * points - 1);
+    let mut runner = Runner::new(&config.experiment.output, stages + 2 * points - 1)?;
     train(config, &mut runner)?;
     let measured = measure(config, &mut runner)?;
     let report = report(config, &runner, &measured)?;
@@ -143,8 +143,9 @@ fn measure(config: &SentimentConfig, runner: &mut Runner) -> Result<Vec<(Point, 
         }
         let dir = PathBuf::from(config.path(&name));
         let command = format!(
-            "collimate evaluate --model {} --reference {sft} --reward {gold} --data {} --samples {} --max-new-tokens {}",
-            point.run, settings.prompts, settings.samples, settings.max_new_tokens
+            "collimate evaluate --model {} --reference {sft} --reward {gold} --data {} --samples {} --max-new-tokens {} \
+             --seed {} --batch-size {}",
+            point.run, settings.prompts, settings.samples, settings.max_new_tokens, settings.seed, settings.batch_size
         );
         let about = (command, toml::to_string_pretty(&table).expect("a TOML table serialises"));
         let before = found.first().map(|(_, rows)| rows.as_slice());

@@ -52,9 +52,9 @@ pub fn value_losses(values: &Tensor, old: &Tensor, returns: &Tensor, clip_range:
     larger(&half_square(values)?, &half_square(&held)?)
 }
 
-/// Mean over tokens of half the squared log-ratio, an estimate of KL(pi_old || pi), as a scalar.
-pub fn approx_kl(logprobs: &Tensor, old: &Tensor) -> Result<Tensor> {
-    Ok(logprobs.detach().f_sub(old)?.f_square()?.f_mean(Kind::Float)?.f_mul_scalar(0.5)?)
+/// Half the squared log-ratio of each token [M], without gradient; its mean estimates KL(pi_old || pi).
+pub fn approx_kls(logprobs: &Tensor, old: &Tensor) -> Result<Tensor> {
+    Ok(logprobs.detach().f_sub(old)?.f_square()?.f_mul_scalar(0.5)?)
 }
 
 fn larger(free: &Tensor, held: &Tensor) -> Result<Clipped> {

@@ -28,7 +28,7 @@ pub fn sample(
     prompts: &[Prompt],
     samples: usize,
     options: &GenerateOptions,
-    progress: impl FnMut(usize),
+    progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Sample>> {
     let repeat = |p: &Prompt| std::iter::repeat_n(p.tokens.clone(), samples);
     let ids: Vec<Vec<i64>> = prompts.iter().flat_map(repeat).collect();

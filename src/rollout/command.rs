@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// Longest line that is read; a program that writes on without a newline must not fill memory.
 const LONGEST_LINE: u64 = 1 << 20;
 
+/// How often it is asked whether to go on waiting.
+const POLL: Duration = Duration::from_millis(200);
+
 /// How long a program may take to leave once its input is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -30,7 +33,14 @@ pub struct CommandScorer {
 struct Running {
     child: Child,
     rows: Option<SyncSender<Vec<u8>>>,
-    answers: Receiver<String>,
+    answers: Receiver<Answer>,
+}
+
+/// What came out of the program.
+enum Answer {
+    Line(String),
+    /// More than [`LONGEST_LINE`] without a newline.
+    Endless,
 }
 
 /// Why a batch of rows got no scores.
@@ -69,25 +79,26 @@ impl CommandScorer {
         Ok(Running { child, rows: Some(rows), answers })
     }
 
-    fn ask(&mut self, text: &[u8], count: usize) -> Result<Vec<f64>, Failure> {
+    fn ask(&mut self, text: &[u8], count: usize, check: &dyn Fn() -> Result<()>) -> Result<Vec<f64>, Failure> {
         let deadline = Instant::now() + self.timeout;
         let running = match self.running.take() {
             Some(running) => running,
             None => self.spawn().map_err(Failure::Final)?,
         };
         let running = self.running.insert(running);
-        if let Ok(line) = running.answers.try_recv() {
-            return Err(rubbish(&line, "more lines than it was given rows"));
-        }
+        running.nothing_left()?;
         let sent = running.rows.as_ref().is_some_and(|rows| rows.send(text.to_vec()).is_ok());
         if !sent {
             return Err(Failure::Died(running.status()));
         }
         let mut scores = Vec::with_capacity(count);
         while scores.len() < count {
-            match running.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => scores.push(parse(&line)?),
+            check().map_err(Failure::Final)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match running.answers.recv_timeout(left.min(POLL)) {
+                Ok(answer) => scores.push(parse(&answer)?),
                 Err(RecvTimeoutError::Disconnected) => return Err(Failure::Died(running.status())),
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(RecvTimeoutError::Timeout) => {
                     let seconds = self.timeout.as_secs_f64();
                     let message = format!("gave {} of {count} rewards in {seconds} s", scores.len());
@@ -96,13 +107,14 @@ impl CommandScorer {
                 }
             }
         }
+        running.nothing_left()?;
         Ok(scores)
     }
 }
 
 impl Scorer for CommandScorer {
     /// Asks once; a program that died is started again once and asked again.
-    fn score_rows(&mut self, rows: &[Located]) -> Result<Vec<f64>> {
+    fn score_rows(&mut self, rows: &[Located], check: &dyn Fn() -> Result<()>) -> Result<Vec<f64>> {
         let mut text = Vec::new();
         for located in rows {
             let Row::PromptCompletion { prompt, completion } = &located.row else { continue };
@@ -111,7 +123,7 @@ impl Scorer for CommandScorer {
             text.push(b'\n');
         }
         for attempt in 1..=2 {
-            match self.ask(&text, rows.len()) {
+            match self.ask(&text, rows.len(), check) {
                 Ok(scores) => return Ok(scores),
                 Err(Failure::Died(status)) if attempt == 1 => {
                     tracing::warn!("the reward command ended ({status}); starting it again");
@@ -133,6 +145,14 @@ impl Scorer for CommandScorer {
 }
 
 impl Running {
+    /// Every answer belongs to a row: one too many would shift all that follow.
+    fn nothing_left(&self) -> Result<(), Failure> {
+        match self.answers.try_recv() {
+            Ok(answer) => Err(rubbish(&shown(&answer), "more lines than it was given rows")),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// How the process ended, after its output did.
     fn status(&mut self) -> String {
         let until = Instant::now() + FAREWELL;
@@ -170,20 +190,34 @@ fn write_rows(mut stdin: ChildStdin, rows: &Receiver<Vec<u8>>) {
     }
 }
 
-fn read_answers(stdout: ChildStdout, answers: &SyncSender<String>) {
+fn read_answers(stdout: ChildStdout, answers: &SyncSender<Answer>) {
     let mut reader = BufReader::new(stdout);
     loop {
         let mut line = Vec::new();
-        match reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => break,
-            Ok(_) if answers.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() => break,
-            Ok(_) => {}
+        let answer = match reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(_) if line.ends_with(b"\n") => Answer::Line(String::from_utf8_lossy(&line).trim_end().to_owned()),
+            Ok(length) if length as u64 == LONGEST_LINE => Answer::Endless,
+            // The end, or a line that its writer did not live to finish: half a number is none.
+            Ok(_) | Err(_) => break,
+        };
+        if answers.send(answer).is_err() {
+            break;
         }
     }
 }
 
+fn shown(answer: &Answer) -> String {
+    match answer {
+        Answer::Line(line) => line.clone(),
+        Answer::Endless => "...".into(),
+    }
+}
+
 /// A finite number, or an object that holds one.
-fn parse(line: &str) -> Result<f64, Failure> {
+fn parse(answer: &Answer) -> Result<f64, Failure> {
+    let Answer::Line(line) = answer else {
+        return Err(rubbish("...", &format!("a line longer than {LONGEST_LINE} bytes")));
+    };
     let value: Value = serde_json::from_str(line).map_err(|_| rubbish(line, "a line that is not JSON"))?;
     let number = match &value {
         Value::Object(fields) => fields.get("reward").or_else(|| fields.get("score")).and_then(Value::as_f64),

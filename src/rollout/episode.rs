@@ -14,6 +14,9 @@ use crate::model::{CausalLm, Critic};
 use crate::tokenizer::Tokenizer;
 use tch::Tensor;
 
+/// Squares of rewards beyond it would leave float32.
+const LARGEST_REWARD: f64 = 1e9;
+
 /// A sampled completion and what was thought of it when it was sampled.
 #[derive(Debug, Clone)]
 pub struct Episode {
@@ -74,7 +77,8 @@ pub struct RolloutOptions {
 }
 
 impl Players<'_> {
-    /// One completion of every prompt, in order. The sampler is the policy: no top-k, no top-p.
+    /// One completion of every prompt, in order. The sampler is the policy: no top-k, no top-p. `check` is asked after
+    /// every token and every forward pass whether to go on.
     ///
     /// # Errors
     /// Those of generation and of the scorer; a score that is not finite.
@@ -83,6 +87,7 @@ impl Players<'_> {
         prompts: &[Prompt],
         scorer: &mut dyn Scorer,
         options: &RolloutOptions,
+        check: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<Episode>> {
         let _guard = tch::no_grad_guard();
         let generate = GenerateOptions {
@@ -92,15 +97,18 @@ impl Players<'_> {
             seed: options.seed,
             batch_size: options.batch_size,
         };
-        let samples = sample(self.policy, self.tokenizer, prompts, 1, &generate, |_| {})?;
-        let scores = scorer.score_rows(&sample_rows(prompts, &samples))?;
-        if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
+        let samples = sample(self.policy, self.tokenizer, prompts, 1, &generate, |_| check())?;
+        let scores = scorer.score_rows(&sample_rows(prompts, &samples), check)?;
+        // Not `>`: a NaN must be seen.
+        if let Some(at) = scores.iter().position(|score| !matches!(score.abs(), 0.0..=LARGEST_REWARD)) {
             let text = &samples[at].text;
-            let message = format!("the reward of a completion is {}: {text:?}", scores[at]);
-            return Err(Error::Reward { message, remedy: "look at what scores it".into() });
+            let message = format!("the reward of a completion is {:?}: {text:?}", scores[at]);
+            let remedy = format!("rewards must lie within +-{LARGEST_REWARD:e}; look at what scores it");
+            return Err(Error::Reward { message, remedy });
         }
         let mut episodes = Vec::with_capacity(samples.len());
         for (samples, scores) in samples.chunks(options.micro).zip(scores.chunks(options.micro)) {
+            check()?;
             episodes.extend(self.looked_at(prompts, samples, scores, options)?);
         }
         Ok(episodes)

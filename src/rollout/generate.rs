@@ -21,7 +21,8 @@ pub struct GenerateOptions {
     pub batch_size: usize,
 }
 
-/// A completion for each prompt, EOS included where it ended with one; `progress` hears the number of finished ones.
+/// A completion for each prompt, EOS included where it ended with one; `progress` hears the number of finished ones after
+/// every token and may stop the work with an error.
 ///
 /// Token t of prompt i is drawn with a number from (seed, i, t): how prompts are batched changes nothing but rounding.
 ///
@@ -31,7 +32,7 @@ pub fn generate(
     model: &CausalLm,
     prompts: &[Vec<i64>],
     options: &GenerateOptions,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<i64>>> {
     let _guard = tch::no_grad_guard();
     check(model, prompts, options)?;
@@ -45,7 +46,7 @@ pub fn generate(
         let mut batch = Batch::prefill(model, prompts, indices, options)?;
         loop {
             finished += batch.choose(&mut completions)?;
-            progress(finished);
+            progress(finished)?;
             if !batch.step()? {
                 break;
             }

@@ -6,17 +6,23 @@ use crate::data::{Actions, Boundary, DataReport, EncodeOptions, Located, OnBadRo
 use crate::error::Result;
 use crate::model::{LoadOptions, RewardModel};
 use crate::tokenizer::Tokenizer;
+use std::cell::Cell;
 use std::path::Path;
 
 /// Turns rows of text (prompt with completion) into numbers, one each, in order.
 pub trait Scorer {
-    /// The scores of `rows`.
-    fn score_rows(&mut self, rows: &[Located]) -> Result<Vec<f64>>;
+    /// The scores of `rows`; `check` is asked again and again whether to go on.
+    fn score_rows(&mut self, rows: &[Located], check: &dyn Fn() -> Result<()>) -> Result<Vec<f64>>;
 }
 
 impl Scorer for RewardScorer {
-    fn score_rows(&mut self, rows: &[Located]) -> Result<Vec<f64>> {
-        self.score(rows, |_| {})
+    fn score_rows(&mut self, rows: &[Located], check: &dyn Fn() -> Result<()>) -> Result<Vec<f64>> {
+        let mut scores = Vec::with_capacity(rows.len());
+        for chunk in rows.chunks(self.batch_size) {
+            check()?;
+            scores.extend(self.score(chunk, |_| {})?);
+        }
+        Ok(scores)
     }
 }
 
@@ -25,6 +31,8 @@ pub struct RewardScorer {
     model: RewardModel,
     tokenizer: Tokenizer,
     batch_size: usize,
+    /// Whether it was said that rows are cut.
+    warned: Cell<bool>,
 }
 
 impl RewardScorer {
@@ -33,7 +41,7 @@ impl RewardScorer {
         let model = RewardModel::from_pretrained(dir, options)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         tokenizer.check_vocab(model.dims().vocab, dir)?;
-        Ok(Self { model, tokenizer, batch_size })
+        Ok(Self { model, tokenizer, batch_size, warned: Cell::new(false) })
     }
 
     /// The model.
@@ -57,7 +65,12 @@ impl RewardScorer {
             completion_only: true,
             append_eos: self.model.append_eos(),
         };
-        let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut DataReport::default())?;
+        let mut report = DataReport::default();
+        let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
+        if report.truncated > 0 && !self.warned.replace(true) {
+            let (cut, most) = (report.truncated, options.max_length);
+            tracing::warn!("the reward model holds {most} tokens: {cut} of {} rows are judged cut", rows.len());
+        }
         let mut rewards = Vec::with_capacity(sequences.len());
         for chunk in sequences.chunks(self.batch_size) {
             rewards.extend(self.score_batch(&chunk.iter().collect::<Vec<_>>())?);

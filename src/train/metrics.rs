@@ -3,7 +3,7 @@
 //!
 //! Scalars leave the device when a window closes or a checkpoint is taken, and are then reduced in f64 in the order
 //! they came, so that a resumed run writes the same bytes.
-use super::objective::{Metric, SampleRecord};
+use super::objective::{Metric, SampleRecord, UpdateSum};
 use super::tensorboard::EventWriter;
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
@@ -63,13 +63,23 @@ impl StepFigures {
                 Metric::Mean { weight: 0.0, .. } => continue,
                 Metric::Mean { sum, weight } => sum.f_div_scalar(weight)?,
                 Metric::Min(value) | Metric::Max(value) => value,
-                Metric::Variance(values) if values.len() < 2 => Tensor::from(0.0),
-                Metric::Variance(values) => Tensor::f_stack(&values, 0)?.f_var(true)?,
+                Metric::Variance(parts) => variance(&parts)?,
             };
             values.push((name, value));
         }
         Ok(values)
     }
+}
+
+/// Between updates; an update's micro-batches, which follow each other, are added up first.
+fn variance(parts: &[UpdateSum]) -> Result<Tensor> {
+    let mut means = Vec::new();
+    for update in parts.chunk_by(|a, b| a.update == b.update) {
+        let weight: f64 = update.iter().map(|part| part.weight).sum();
+        let sums: Vec<&Tensor> = update.iter().map(|part| &part.sum).collect();
+        means.push(Tensor::f_stack(&sums, 0)?.f_sum(tch::Kind::Float)?.f_div_scalar(weight)?);
+    }
+    if means.len() < 2 { Ok(Tensor::from(0.0)) } else { Ok(Tensor::f_stack(&means, 0)?.f_var(true)?) }
 }
 
 /// Figures of the steps since the last logged line: on the host in f64 once collected, on the device before.

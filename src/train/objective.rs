@@ -34,8 +34,18 @@ pub enum Metric {
     Min(Tensor),
     /// The largest over the step.
     Max(Tensor),
-    /// The unbiased variance of the figure between the micro-batches of a step; 0 for one.
-    Variance(Vec<Tensor>),
+    /// The unbiased variance, between the updates of a step, of a mean over each update; 0 for one update.
+    Variance(Vec<UpdateSum>),
+}
+
+/// A micro-batch's share of an update's mean.
+pub struct UpdateSum {
+    /// Which update of the step, from 0.
+    pub update: u64,
+    /// Sum of the figure over what it is a mean of.
+    pub sum: Tensor,
+    /// Number of things summed.
+    pub weight: f64,
 }
 
 /// What an objective makes of a micro-batch.

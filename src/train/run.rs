@@ -121,26 +121,11 @@ impl RunDir {
 
     /// Makes the directory, takes the lock, saves the resolved configuration.
     pub fn claim(self, config: &toml::Table) -> Result<ClaimedRun> {
-        std::fs::create_dir_all(&self.path).map_err(Error::io(&self.path, "create"))?;
-        let lock_path = self.path.join(LOCK_FILE);
-        let mut lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&lock_path)
-            .map_err(Error::io(&lock_path, "create"))?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(held_by(&self.path, &mut lock)),
-            Err(TryLockError::Error(source)) => return Err(Error::io(&lock_path, "lock")(source)),
-            Ok(()) => {}
-        }
+        let lock = lock(&self.path)?;
         if Trace::of(&self.path)? != self.seen {
             let message = "another process ran there while this one was starting";
             return Err(Error::file(&self.path, message, "run the command again"));
         }
-        let owner = format!("process {} on {}", std::process::id(), host());
-        lock.set_len(0).and_then(|()| lock.write_all(owner.as_bytes())).map_err(Error::io(&lock_path, "write"))?;
         self.clean_leftovers()?;
         let path = self.path.join(CONFIG_FILE);
         let text = toml::to_string_pretty(config).expect("a TOML table serialises");
@@ -165,6 +150,26 @@ impl RunDir {
         }
         Ok(())
     }
+}
+
+/// Makes the directory `path` and holds it for this process until the file is dropped.
+///
+/// # Errors
+/// Another process holds it; it is named by its number and host.
+pub fn lock(path: &Path) -> Result<File> {
+    std::fs::create_dir_all(path).map_err(Error::io(path, "create"))?;
+    let lock_path = path.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    let mut lock = options.open(&lock_path).map_err(Error::io(&lock_path, "create"))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => return Err(held_by(path, &mut lock)),
+        Err(TryLockError::Error(source)) => return Err(Error::io(&lock_path, "lock")(source)),
+        Ok(()) => {}
+    }
+    let owner = format!("process {} on {}", std::process::id(), host());
+    lock.set_len(0).and_then(|()| lock.write_all(owner.as_bytes())).map_err(Error::io(&lock_path, "write"))?;
+    Ok(lock)
 }
 
 /// The nearest existing ancestor must be a directory that we may write to.

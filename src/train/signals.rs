@@ -13,10 +13,13 @@ static FIRST_SEEN: OnceLock<Instant> = OnceLock::new();
 
 /// Installs the handlers; called once, by `main`.
 pub fn install() -> std::io::Result<()> {
+    // One flag for both: whichever comes second leaves at once.
+    let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        let again = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
-        signal_hook::flag::register(signal, again)?;
+    }
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&again))?;
         signal_hook::flag::register_usize(signal, Arc::clone(&RECEIVED), signal as usize)?;
     }
     Ok(())

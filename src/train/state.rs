@@ -29,6 +29,9 @@ pub struct TrainerState {
     pub loss_sum: f64,
     /// Finished optimizer updates; a step may have several.
     pub updates: u64,
+    /// The step's evaluation was stopped by a signal and is the first thing to do.
+    #[serde(default)]
+    pub evaluation_due: bool,
     /// What the stage handed over: the reference's path and fingerprint, for example.
     pub facts: serde_json::Value,
     /// The model at the run's top is final.

@@ -112,6 +112,9 @@ impl<O: Objective> Loop<'_, O> {
         let config = self.context.config;
         let mut eval = Vec::new();
         let mut since_log = Since::default();
+        if self.state.evaluation_due {
+            self.between_steps(source, &mut eval)?;
+        }
         while self.state.step < self.state.total_steps {
             let Some(tokens) = self.step(source, &mut since_log)? else { break };
             self.state.step += 1;
@@ -121,20 +124,36 @@ impl<O: Objective> Loop<'_, O> {
             if step.is_multiple_of(config.log_every) || last {
                 self.log_line(source.position(), &mut since_log)?;
             }
-            let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
-            let stopping = signals::stop_requested();
-            let mut improved = false;
-            if let Some(evaluator) = self.context.eval.filter(|_| last || due(config.eval_every)) {
-                (eval, improved) = self.evaluate(evaluator)?;
-            }
-            // A new best is saved at once so that `keep_best` names a checkpoint that exists.
-            let wanted = due(config.save_every) || (last && config.save_every.is_some());
-            if wanted || stopping || (improved && config.keep_best) {
-                self.save(source)?;
-            }
-            signals::check(step)?;
+            self.between_steps(source, &mut eval)?;
         }
         self.finish(source, eval)
+    }
+
+    /// What may be due after a step: an evaluation, a checkpoint, a stop.
+    fn between_steps(&mut self, source: &dyn BatchSource<O::Batch>, eval: &mut Vec<(String, f64)>) -> Result<()> {
+        let config = self.context.config;
+        let (step, last) = (self.state.step, self.state.step == self.state.total_steps);
+        let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
+        let mut improved = false;
+        if let Some(evaluator) = self.context.eval.filter(|_| last || due(config.eval_every)) {
+            // A stop in the middle keeps the step; its evaluation is made up for on resume.
+            self.state.evaluation_due = true;
+            match self.evaluate(evaluator) {
+                Ok(found) => (*eval, improved) = found,
+                Err(error @ Error::Interrupted { .. }) => {
+                    self.save(source)?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+            self.state.evaluation_due = false;
+        }
+        // A new best is saved at once so that `keep_best` names a checkpoint that exists.
+        let wanted = due(config.save_every) || (last && config.save_every.is_some());
+        if wanted || signals::stop_requested() || (improved && config.keep_best) {
+            self.save(source)?;
+        }
+        signals::check(step)
     }
 
     /// One step: updates until the source is at a boundary. Tokens seen, or `None` when the source is exhausted.

@@ -244,7 +244,7 @@ fn prompts_keep_their_end_and_their_bos() {
     let mut report = DataReport::default();
     let prompts = encode_prompts(&with_bos(), &rows, &options, OnBadRow::Error, &mut report).unwrap();
     assert_eq!(prompts[0].tokens, [S, l('6'), l('7'), l('8')]);
-    assert_eq!((prompts[0].text.as_str(), prompts[0].completion.as_deref()), ("12345678", Some("gold")));
+    assert_eq!((prompts[0].text.as_str(), prompts[0].completion.as_deref()), ("678", Some("gold")));
     assert_eq!((&prompts[1].tokens[..], prompts[1].completion.as_deref()), (&[S, AB][..], None));
     assert_eq!(prompts[2].tokens, [S]);
     assert_eq!((report.truncated, report.tokens, report.usable()), (1, 7, 3));

@@ -235,6 +235,11 @@ fn dpo_killed_at_random_moments_ends_the_same() {
 }
 
 #[test]
+fn ppo_killed_at_random_moments_ends_the_same() {
+    killed_at_random_equals_uninterrupted("ppo", 6, &["ppo.target_kl=0.1", "ppo.epochs=2"]);
+}
+
+#[test]
 fn a_finished_run_says_so_and_stays_as_it_is() {
     let sandbox = Sandbox::with_stages();
     sandbox.stage("sft", RUN).ok();

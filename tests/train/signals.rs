@@ -22,7 +22,8 @@ fn only_checkpoint(run: &Path) -> u64 {
 
 #[test]
 fn sigterm_leaves_a_checkpoint_from_which_the_run_ends_the_same() {
-    for (stage, more) in [("sft", ["model.dropout=0.1"].as_slice()), ("dpo", &[])] {
+    let short = ["train.steps=80", "ppo.target_kl=0.2"];
+    for (stage, more) in [("sft", ["model.dropout=0.1"].as_slice()), ("dpo", &[]), ("ppo", &short)] {
         let overrides = [LONG, more].concat();
         let reference = Sandbox::with_stages();
         reference.stage(stage, &overrides).ok();
@@ -71,4 +72,60 @@ fn a_second_process_leaves_and_names_the_first() {
     // It holds nothing any more.
     let line = sandbox.stage("sft", ENDLESS).refused(2);
     assert!(line.contains("already holds a run"), "{line}");
+}
+
+#[test]
+fn a_second_signal_leaves_at_once() {
+    // The first one waits for a boundary, which a reward that never comes keeps far away.
+    let sandbox = Sandbox::with_stages();
+    let text = std::fs::read_to_string(sandbox.path("ppo.toml")).unwrap();
+    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("reward_model")).collect();
+    sandbox.write("ppo.toml", text.join("\n"));
+    sandbox.write(
+        "slow.py",
+        "import sys, time\nopen('asked', 'w') if sys.stdin.readline() else 0\ntime.sleep(5)\nsys.stdin.read()\n",
+    );
+    let mut child = sandbox.start("ppo", &["ppo.reward_command=[\"python3\", \"slow.py\"]", "ppo.reward_timeout=600"]);
+    child.wait_for(|| sandbox.path("asked").exists());
+    child.signal("TERM");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!child.ended(), "the first signal waits for a boundary");
+    child.signal("TERM");
+    assert_eq!(child.finish().code, 143);
+}
+
+#[test]
+fn what_has_no_checkpoints_ends_at_the_first_signal() {
+    let sandbox = Sandbox::with_stages();
+    let many: Vec<_> =
+        (0..400).map(|_| crate::support::sandbox::row(serde_json::json!({"prompt": "The film"}))).collect();
+    sandbox.rows("many.jsonl", &many);
+    let model = crate::support::golden("models/gpt2-tiny").display().to_string();
+    let (samples, tokens) = (["--samples", "1000"], ["--max-new-tokens", "48"]);
+    let args = [&["generate", "--model", &model, "--prompts", "many.jsonl"][..], &samples, &tokens].concat();
+    let mut child = sandbox.start_any(&args);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(!child.ended(), "400,000 completions in a second");
+    child.signal("TERM");
+    assert_eq!(child.finish().code, -1, "ended by the signal itself");
+}
+
+#[test]
+fn a_signal_in_an_evaluation_keeps_the_step_and_the_evaluation_is_made_up_for() {
+    let many: Vec<_> =
+        (0..400).map(|_| crate::support::sandbox::row(serde_json::json!({"prompt": "The film"}))).collect();
+    let overrides = ["train.steps=3", "train.log_every=1", "data.eval=many.jsonl", "train.eval_every=2"];
+    let reference = Sandbox::with_stages();
+    reference.rows("many.jsonl", &many);
+    reference.stage("ppo", &overrides).ok();
+    let sandbox = Sandbox::with_stages();
+    sandbox.rows("many.jsonl", &many);
+    let mut child = sandbox.start("ppo", &overrides);
+    // Its second line is written; the evaluation takes seconds.
+    child.wait_for(|| std::fs::read_to_string(sandbox.path("run/metrics.jsonl")).is_ok_and(|t| t.lines().count() == 2));
+    child.signal("TERM");
+    assert_eq!(child.finish().code, 143);
+    assert!(sandbox.path("run/checkpoint-2/manifest.json").exists(), "two steps are lost");
+    sandbox.stage("ppo", &[overrides.as_slice(), &["train.resume=true"]].concat()).ok();
+    assert_same_run("evaluation", &sandbox.path("run"), &reference.path("run"), None);
 }

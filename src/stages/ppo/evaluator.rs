@@ -33,12 +33,12 @@ impl Evaluator for RolloutEvaluator<'_> {
         let options = RolloutOptions { seed, exact_kl: true, ..rollout_options(self.settings, self.train, 0) };
         let mut episodes = Vec::with_capacity(self.prompts.len());
         for prompts in self.prompts.chunks(self.train.batch_size) {
-            signals::check_overdue(step)?;
             // The draws of a prompt must not depend on how many share its batch.
             let seed = seed::derive(seed, "chunk", &[episodes.len() as u64]);
             let options = RolloutOptions { seed, ..options };
             let mut scorer = self.scorer.borrow_mut();
-            episodes.extend(self.players.roll_out(prompts, scorer.as_mut(), &options)?);
+            let check = || signals::check_overdue(step);
+            episodes.extend(self.players.roll_out(prompts, scorer.as_mut(), &options, &check)?);
         }
         for episode in &mut episodes {
             episode.score = self.settings.score(episode);

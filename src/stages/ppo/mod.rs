@@ -4,13 +4,13 @@ pub mod objective;
 mod source;
 
 use super::card::{self, ModelArtifact};
-use super::{Session, Stage, check_lengths, kind_of, load_prompts, rows_fact};
+use super::{Session, Stage, kind_of, load_prompts, rows_fact};
 use crate::config::{PpoConfig, PpoSection};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::fingerprint::fingerprint;
-use crate::model::{CausalLm, Critic, HfConfig, LoadOptions, Pooling, RewardModel};
+use crate::model::{CausalLm, Critic, HfConfig, LoadOptions, Model, Pooling, RewardModel};
 use crate::rollout::Scorer;
 use crate::rollout::command::CommandScorer;
 use crate::rollout::episode::Players;
@@ -21,9 +21,10 @@ use crate::train::{AdamW, Evaluator, Job, Outcome, train};
 use evaluator::RolloutEvaluator;
 use objective::PpoObjective;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use source::RolloutSource;
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 impl Stage for PpoConfig {
@@ -36,14 +37,22 @@ impl Stage for PpoConfig {
         let eval_prompts = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
         let policy = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         tokenizer.check_vocab(policy.dims().vocab, &session.model_dir)?;
-        let longest = |p: &Prompt| p.tokens.len() + self.ppo.max_new_tokens;
-        check_lengths(&policy, prompts.iter().chain(&eval_prompts).map(|p| (longest(p), &p.id)))?;
+        self.check_eos(tokenizer)?;
         let (reference, reference_fact) = self.open_reference(&session, &policy)?;
         let critic = self.open_critic(&session, &policy)?;
+        let mut models: Vec<(&str, &Model)> = vec![("model.path", &policy), ("model.reference", &reference)];
+        if let Critic::Network(model) = &critic {
+            models.push(("ppo.value_model", model));
+        }
+        self.check_context(&models, &[&prompts, &eval_prompts])?;
         let scorer = RefCell::new(self.ppo.open_scorer(&session.options, self.train.micro())?);
 
         let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
-        let facts = json!({ "rows": rows_fact(&prompts, &eval_prompts), "reference": reference_fact });
+        let rows = rows_fact(&prompts, &eval_prompts);
+        let mut facts = json!({ "rows": rows, "reference": reference_fact, "reward": self.ppo.reward_fact()? });
+        if let Some(path) = &self.ppo.value_model {
+            facts["value_model"] = json!(hex(&fingerprint(&hub::resolve_model(path)?)?));
+        }
         let facts = session.facts(facts)?;
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| {
@@ -84,6 +93,38 @@ impl Stage for PpoConfig {
 }
 
 impl PpoConfig {
+    /// A completion that cannot end by itself must not be punished for it.
+    fn check_eos(&self, tokenizer: &Tokenizer) -> Result<()> {
+        if tokenizer.eos().is_some() {
+            return Ok(());
+        }
+        if self.ppo.missing_eos_penalty.is_some() || self.ppo.missing_eos_score.is_some() {
+            let message = "ppo.missing_eos_...: the tokenizer names no EOS token, so no completion can end by itself";
+            return Err(Error::usage(message, "add \"eos_token\" to tokenizer_config.json, or remove that key"));
+        }
+        tracing::warn!("the tokenizer names no EOS token: every completion has ppo.max_new_tokens tokens");
+        Ok(())
+    }
+
+    /// Every model that sees the completions must hold them, and speak of the same ids.
+    fn check_context(&self, models: &[(&str, &Model)], prompts: &[&[Prompt]]) -> Result<()> {
+        let new = self.ppo.max_new_tokens;
+        let longest = prompts.iter().flat_map(|p| p.iter()).map(|p| p.tokens.len()).max().unwrap_or(0) + new;
+        let vocab = models[0].1.dims().vocab;
+        for (key, model) in models {
+            if model.most_tokens().is_some_and(|most| longest as i64 > most) {
+                let most = model.most_tokens().unwrap_or_default();
+                let message = format!("{key} holds {most} tokens; the longest prompt and {new} new ones are {longest}");
+                return Err(Error::usage(message, "lower data.max_length (prompts are cut) or ppo.max_new_tokens"));
+            }
+            if *key == "model.reference" && model.dims().vocab != vocab {
+                let message = format!("{key} has {} logits, the policy {vocab}", model.dims().vocab);
+                return Err(Error::usage(message, "name a reference with the policy's own vocabulary"));
+            }
+        }
+        Ok(())
+    }
+
     /// The frozen reference: what is configured, else the starting weights (never a checkpoint's); and what resume must
     /// know of it.
     fn open_reference(&self, session: &Session, policy: &CausalLm) -> Result<(CausalLm, serde_json::Value)> {
@@ -134,6 +175,23 @@ impl PpoConfig {
 }
 
 impl PpoSection {
+    /// What tells this source of rewards from another: the model's files, or the command with the files that it names.
+    fn reward_fact(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        if let Some(path) = &self.reward_model {
+            let dir = hub::resolve_model(path)?;
+            hash.update(fingerprint(&dir)?);
+            hash.update(std::fs::read(dir.join("tokenizer.json")).unwrap_or_default());
+        }
+        for argument in self.reward_command.iter().flatten() {
+            hash.update(argument);
+            if Path::new(argument).is_file() {
+                hash.update(std::fs::read(argument).map_err(Error::io(argument, "read"))?);
+            }
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
     /// The configured source of rewards; a command is started at once, so that a wrong name is seen before step 0.
     fn open_scorer(&self, options: &LoadOptions, batch_size: usize) -> Result<Box<dyn Scorer>> {
         if let Some(command) = &self.reward_command {

@@ -4,9 +4,9 @@ use crate::data::LmBatch;
 use crate::error::{Error, Result};
 use crate::loss::{cross_entropy, ppo};
 use crate::model::{CausalLm, Critic};
-use crate::rollout::forward::judge;
+use crate::rollout::forward::{Judged, judge};
 use crate::stages::floats;
-use crate::train::{Batch, LossOutput, Metric, Objective};
+use crate::train::{Batch, LossOutput, Metric, Objective, UpdateSum};
 use tch::{Kind, Tensor};
 
 /// Mean |log ratio| that rounding may cause before the first update, by the kind of matrix products.
@@ -27,8 +27,8 @@ pub struct PpoBatch {
     pub returns: Vec<f64>,
     /// The iteration, where this is its first pass: only then do its tokens count as new.
     pub new_in: Option<u64>,
-    /// Whether no update happened since sampling, so that every ratio must be 1.
-    pub unchanged: bool,
+    /// Updates since sampling; before the first one every ratio must be 1.
+    pub update: u64,
 }
 
 impl Batch for PpoBatch {
@@ -62,8 +62,8 @@ impl Objective for PpoObjective<'_> {
         let device = self.policy.device();
         let now = judge(self.policy, self.critic, &batch.rows, self.settings.temperature)?;
         let old = floats(&batch.logprobs, device)?;
-        if batch.unchanged {
-            self.check_ratio(batch, &now.logprobs, &old)?;
+        if batch.update == 0 {
+            self.check_ratio(batch, &now, &old)?;
         }
         let advantages = floats(&batch.advantages, device)?;
         let policy = ppo::policy_losses(&now.logprobs, &old, &advantages, self.settings.clip_range)?;
@@ -74,17 +74,17 @@ impl Objective for PpoObjective<'_> {
 
         let tokens = batch.targets();
         let mean = |sum: Tensor| Metric::Mean { sum, weight: tokens };
-        let log_ratio = now.logprobs.detach().f_sub(&old)?;
-        let ratio = log_ratio.f_exp()?;
+        let ratio = now.logprobs.detach().f_sub(&old)?.f_exp()?.f_sum(Kind::Float)?;
+        let approx_kl = ppo::approx_kls(&now.logprobs, &old)?.f_sum(Kind::Float)?;
         let metrics = vec![
-            ("policy/approxkl_avg", mean(log_ratio.f_square()?.f_sum(Kind::Float)?.f_mul_scalar(0.5)?)),
+            ("policy/approxkl_avg", mean(approx_kl)),
             ("policy/clipfrac_avg", mean(policy.clipped.f_sum(Kind::Float)?)),
             ("policy/entropy_avg", mean(cross_entropy::entropy_sum(&now.logits)?)),
             ("loss/policy_avg", mean(policy_sum.detach())),
             ("loss/value_avg", mean(value_sum.detach())),
             ("val/clipfrac_avg", mean(value.clipped.f_sum(Kind::Float)?)),
-            ("val/ratio", mean(ratio.f_sum(Kind::Float)?)),
-            ("val/ratio_var", Metric::Variance(vec![ratio.f_mean(Kind::Float)?])),
+            ("val/ratio", mean(ratio.shallow_clone())),
+            ("val/ratio_var", Metric::Variance(vec![UpdateSum { update: batch.update, sum: ratio, weight: tokens }])),
         ];
         Ok(LossOutput { sum, metrics })
     }
@@ -92,13 +92,20 @@ impl Objective for PpoObjective<'_> {
 
 impl PpoObjective<'_> {
     /// Before any update the policy is the one that sampled: anything else (dropout, another temperature, foreign
-    /// weights) would make every later ratio wrong without a sign.
-    fn check_ratio(&self, batch: &PpoBatch, logprobs: &Tensor, old: &Tensor) -> Result<()> {
-        let difference = f64::try_from(logprobs.detach().f_sub(old)?.f_abs()?.f_mean(Kind::Float)?)?;
-        let allowed = if self.policy.compute() == Kind::Float { FLOAT32_ROUNDING } else { BFLOAT16_ROUNDING };
-        if difference <= allowed {
+    /// weights) would make every later ratio wrong without a sign. In float32 a logit of size L is rounded by about
+    /// L times 1e-7, differently in batches of different make-up.
+    fn check_ratio(&self, batch: &PpoBatch, now: &Judged, old: &Tensor) -> Result<()> {
+        let off = now.logprobs.detach().f_sub(old)?.f_abs()?;
+        let (difference, largest) = (f64::try_from(off.f_mean(Kind::Float)?)?, f64::try_from(off.f_max()?)?);
+        let allowed = if self.policy.compute() == Kind::Float {
+            let size = f64::try_from(now.logits.detach().f_abs()?.f_max()?)?;
+            FLOAT32_ROUNDING.max(4.0 * f64::from(f32::EPSILON) * size)
+        } else {
+            BFLOAT16_ROUNDING
+        };
+        if difference <= allowed && largest <= 100.0 * allowed {
             return Ok(());
         }
-        Err(Error::Ratio { step: batch.new_in.map_or(0, |iteration| iteration + 1), difference, allowed })
+        Err(Error::Ratio { step: batch.new_in.map_or(0, |iteration| iteration + 1), difference, largest, allowed })
     }
 }

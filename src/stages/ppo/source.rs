@@ -10,7 +10,7 @@ use crate::loss::ppo::{adapted_coef, kl_rewards};
 use crate::rollout::Scorer;
 use crate::rollout::episode::{Episode, Players, RolloutOptions};
 use crate::seed;
-use crate::train::{BatchSource, SampleRecord, SourceState, StepReport};
+use crate::train::{BatchSource, SampleRecord, SourceState, StepReport, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::cell::RefCell;
@@ -75,7 +75,8 @@ impl<'a> RolloutSource<'a> {
         let rows = self.loader.next_full_batch();
         let prompts: Vec<Prompt> = rows.iter().map(|&row| self.prompts[row].clone()).collect();
         let options = rollout_options(self.settings, self.train, self.iteration);
-        let mut episodes = self.players.roll_out(&prompts, self.scorer.borrow_mut().as_mut(), &options)?;
+        let check = || signals::check_overdue(self.iteration);
+        let mut episodes = self.players.roll_out(&prompts, self.scorer.borrow_mut().as_mut(), &options, &check)?;
         for episode in &mut episodes {
             episode.score = self.settings.score(episode);
         }
@@ -111,12 +112,15 @@ impl<'a> RolloutSource<'a> {
         let mut updates = VecDeque::new();
         for epoch in 0..self.settings.epochs {
             let order = shuffled(lessons.len(), self.train.seed, "minibatches", &[self.iteration, epoch]);
-            for minibatch in order.chunks(lessons.len().div_ceil(self.settings.minibatches)) {
-                let unchanged = updates.is_empty();
+            for part in 0..self.settings.minibatches {
+                // As equal as can be, and always as many as were asked for.
+                let bound = |part: usize| part * lessons.len() / self.settings.minibatches;
+                let minibatch = &order[bound(part)..bound(part + 1)];
+                let update = updates.len() as u64;
                 let new_in = (epoch == 0).then_some(self.iteration);
                 let micro = minibatch.chunks(self.train.micro()).map(|part| {
                     let part: Vec<&Lesson> = part.iter().map(|&at| &lessons[at]).collect();
-                    batch(&part, new_in, unchanged)
+                    batch(&part, new_in, update)
                 });
                 updates.push_back(micro.collect());
             }
@@ -220,7 +224,7 @@ pub fn mean(episodes: &[Episode], value: impl Fn(&Episode) -> f64) -> f64 {
     episodes.iter().map(value).sum::<f64>() / episodes.len() as f64
 }
 
-fn batch(lessons: &[&Lesson], new_in: Option<u64>, unchanged: bool) -> PpoBatch {
+fn batch(lessons: &[&Lesson], new_in: Option<u64>, update: u64) -> PpoBatch {
     let sequences: Vec<_> = lessons.iter().map(|lesson| &lesson.episode.sequence).collect();
     let flat = |of: fn(&Lesson) -> &Vec<f64>| lessons.iter().flat_map(|lesson| of(lesson)).copied().collect();
     PpoBatch {
@@ -230,6 +234,6 @@ fn batch(lessons: &[&Lesson], new_in: Option<u64>, unchanged: bool) -> PpoBatch 
         advantages: flat(|lesson| &lesson.advantages),
         returns: flat(|lesson| &lesson.returns),
         new_in,
-        unchanged,
+        update,
     }
 }
