@@ -1,4 +1,4 @@
-//! collimate aligns small language models: supervised fine-tuning, reward models and DPO on libtorch.
+//! collimate aligns small language models: supervised fine-tuning, reward models, PPO and DPO on libtorch.
 //!
 //! The way of the data, one direction:
 //!

@@ -1,6 +1,6 @@
 //! `collimate evaluate`: what a model is worth, on rows and on its own samples.
 use super::generate::SamplingArgs;
-use super::{ModelArgs, Opened, check_output, open_causal, read_prompts, write_rows};
+use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
 use crate::config::{Boundary, OnBadRow};
 use crate::data::{
     DataReport, EncodeOptions, Pair, Prompt, Wanted, columns, encode_lm, encode_pairs, lm_batch, pair_batch, read_rows,
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use crate::loss::logprobs::token_logprobs;
 use crate::model::{HfConfig, LoadOptions};
-use crate::rollout::assess::{Sample, mean_and_error, sample, sample_kl, sample_rewards};
+use crate::rollout::assess::{Sample, mean_and_error, read_prompts, sample, sample_kl, sample_rewards, win};
 use crate::rollout::forward::{sequence_logprobs, sequence_rewards, target_logits};
 use crate::rollout::sampling::Sampling;
 use crate::rollout::scorer::RewardScorer;
@@ -281,7 +281,13 @@ fn own_samples(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figu
     let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, greedy: false };
     let generate = args.sampling.options(opened, sampling, batch)?;
     let limit = args.limit.map(|n| n as usize);
-    let prompts = read_prompts(&args.data, opened, generate.max_new_tokens, limit)?;
+    let prompts = read_prompts(
+        &hub::resolve_dataset_file(&args.data)?,
+        &opened.model,
+        &opened.tokenizer,
+        generate.max_new_tokens,
+        limit,
+    )?;
     let draw = |from: &Opened, label: &str| -> Result<Vec<Sample>> {
         let mut progress = Progress::new(label, (prompts.len() * samples) as u64, 0);
         sample(&from.model, &from.tokenizer, &prompts, samples, &generate, |done| {
@@ -332,14 +338,6 @@ fn own_samples(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figu
     match &args.output {
         Some(path) => write_rows(Some(path), &rows),
         None => Ok(()),
-    }
-}
-
-fn win(ours: f64, theirs: f64) -> f64 {
-    match ours.partial_cmp(&theirs) {
-        Some(std::cmp::Ordering::Greater) => 1.0,
-        Some(std::cmp::Ordering::Less) => 0.0,
-        _ => 0.5,
     }
 }
 

@@ -1,8 +1,9 @@
 //! `collimate generate`: completions of prompts.
-use super::{ModelArgs, Opened, check_output, open_causal, prompt_room, read_prompts, write_rows};
+use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
-use crate::rollout::assess::{Sample, sample};
+use crate::hub;
+use crate::rollout::assess::{Sample, prompt_room, read_prompts, sample};
 use crate::rollout::generate::GenerateOptions;
 use crate::rollout::sampling::Sampling;
 use crate::train::progress::Progress;
@@ -88,7 +89,9 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let options = args.sampling.options(&opened, sampling, args.model.batch())?;
     let new_tokens = options.max_new_tokens;
     let prompts = match &args.prompts {
-        Some(file) => read_prompts(file, &opened, new_tokens, None)?,
+        Some(file) => {
+            read_prompts(&hub::resolve_dataset_file(file)?, &opened.model, &opened.tokenizer, new_tokens, None)?
+        }
         None => typed_prompts(&args.prompt, &opened, new_tokens)?,
     };
     let samples = args.samples as usize;
@@ -121,7 +124,7 @@ fn row(prompts: &[Prompt], sample: &Sample, number: usize, eos: Option<i64>) -> 
 }
 
 fn typed_prompts(texts: &[String], opened: &Opened, new_tokens: usize) -> Result<Vec<Prompt>> {
-    let room = prompt_room(opened, new_tokens)?;
+    let room = prompt_room(&opened.model, new_tokens)?;
     let mut prompts = Vec::new();
     for (at, text) in texts.iter().enumerate() {
         let tokens = opened.tokenizer.encode(text)?;

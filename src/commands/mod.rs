@@ -4,8 +4,6 @@ pub mod generate;
 pub mod info;
 pub mod score;
 
-use crate::config::{Boundary, OnBadRow};
-use crate::data::{DataReport, EncodeOptions, Prompt, Wanted, encode_prompts, read_rows};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{CausalLm, LoadOptions, device};
@@ -75,41 +73,6 @@ pub fn open_causal(path: &str, options: &LoadOptions) -> Result<Opened> {
     let model = CausalLm::from_pretrained(&dir, options)?;
     tokenizer.check_vocab(model.dims().vocab, &dir)?;
     Ok(Opened { dir, model, tokenizer })
-}
-
-/// Prompts of a file, each short enough that `new_tokens` more fit the model.
-pub fn read_prompts(file: &str, opened: &Opened, new_tokens: usize, limit: Option<usize>) -> Result<Vec<Prompt>> {
-    let path = hub::resolve_dataset_file(file)?;
-    let mut report = DataReport::default();
-    let mut rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut report)?;
-    rows.truncate(limit.unwrap_or(usize::MAX));
-    let options = EncodeOptions {
-        max_length: prompt_room(opened, new_tokens)?,
-        boundary: Boundary::Joint,
-        completion_only: true,
-        append_eos: false,
-    };
-    let prompts = encode_prompts(&opened.tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
-    if report.truncated > 0 {
-        tracing::warn!(
-            "{} prompts lost their beginning: the model holds {} tokens",
-            report.truncated,
-            opened.model.dims().context
-        );
-    }
-    Ok(prompts)
-}
-
-/// Tokens that a prompt may have when `new_tokens` are to follow it.
-pub fn prompt_room(opened: &Opened, new_tokens: usize) -> Result<usize> {
-    let positions = usize::try_from(opened.model.dims().context).unwrap_or(usize::MAX);
-    match positions.checked_sub(new_tokens) {
-        Some(room) if room > 0 => Ok(room),
-        _ => Err(Error::usage(
-            format!("--max-new-tokens {new_tokens} leaves no room for a prompt: the model holds {positions} tokens"),
-            "lower it",
-        )),
-    }
 }
 
 /// Refuses to write over an existing file or into a missing directory, before any work is done.

@@ -1,9 +1,9 @@
 //! Preference pairs out of a model's own samples, labelled by the gold judge.
+use crate::data::Prompt;
 use crate::data::loader::shuffled;
-use crate::data::{Boundary, DataReport, EncodeOptions, OnBadRow, Prompt, Wanted, encode_prompts, read_rows};
 use crate::error::{Error, Result};
 use crate::model::{CausalLm, LoadOptions};
-use crate::rollout::assess::{Sample, sample, sample_rewards};
+use crate::rollout::assess::{Sample, read_prompts, sample, sample_rewards};
 use crate::rollout::scorer::RewardScorer;
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
@@ -37,22 +37,6 @@ pub struct PairOptions {
     pub seed: u64,
 }
 
-/// Prompts of a file, short enough that `new_tokens` more fit the model.
-pub fn read_eval_prompts(
-    file: &str,
-    model: &CausalLm,
-    tokenizer: &Tokenizer,
-    new_tokens: usize,
-) -> Result<Vec<Prompt>> {
-    let context = usize::try_from(model.dims().context).unwrap_or(usize::MAX);
-    let room = context.saturating_sub(new_tokens);
-    let options =
-        EncodeOptions { max_length: room, boundary: Boundary::Joint, completion_only: true, append_eos: false };
-    let mut report = DataReport::default();
-    let rows = read_rows(&hub::resolve_dataset_file(file)?, Wanted::Prompts, OnBadRow::Error, &mut report)?;
-    encode_prompts(tokenizer, &rows, &options, OnBadRow::Error, &mut report)
-}
-
 impl Labeller {
     /// Opens both models.
     pub fn open(model: &str, judge: &str, options: &LoadOptions, batch_size: usize) -> Result<Self> {
@@ -69,7 +53,13 @@ impl Labeller {
     /// # Errors
     /// No pair at all: no prompt has two different completions that ended by themselves.
     pub fn write(&self, prompts: &str, to: &Path, options: &PairOptions) -> Result<(usize, usize)> {
-        let prompts = read_eval_prompts(prompts, &self.model, &self.tokenizer, options.max_new_tokens)?;
+        let prompts = read_prompts(
+            &hub::resolve_dataset_file(prompts)?,
+            &self.model,
+            &self.tokenizer,
+            options.max_new_tokens,
+            None,
+        )?;
         let samples = self.sampled(&prompts, options)?;
         let mut progress = Progress::new("judging", samples.len() as u64, 0);
         let rewards = sample_rewards(&self.judge, &prompts, &samples, |done| progress.set(done as u64, ""))?;

@@ -1,10 +1,9 @@
 //! A point of the frontier: a model's own samples of held-out prompts, their gold and proxy reward and their exact KL.
-use super::pairs::read_eval_prompts;
 use super::report::Point;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{CausalLm, LoadOptions};
-use crate::rollout::assess::{Sample, mean_and_error, sample, sample_kl, sample_rewards};
+use crate::rollout::assess::{Sample, mean_and_error, read_prompts, sample, sample_kl, sample_rewards, win};
 use crate::rollout::scorer::RewardScorer;
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
@@ -72,7 +71,8 @@ impl Yardstick {
         let tokenizer = Tokenizer::from_dir(&from)?;
         let policy = CausalLm::from_pretrained(&from, &self.options)?;
         let s = &self.settings;
-        let prompts = read_eval_prompts(&s.prompts, &policy, &tokenizer, s.max_new_tokens)?;
+        let prompts =
+            read_prompts(&hub::resolve_dataset_file(&s.prompts)?, &policy, &tokenizer, s.max_new_tokens, None)?;
         let generate = GenerateOptions {
             max_new_tokens: s.max_new_tokens,
             sampling: Sampling::default(),
@@ -128,13 +128,4 @@ pub fn read(dir: &Path) -> Result<(Point, Vec<Measured>)> {
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     let rows: Result<Vec<Measured>, _> = text.lines().map(serde_json::from_str).collect();
     Ok((point, rows.map_err(|_| broken(&path))?))
-}
-
-/// 1 where ours is better, 1/2 for a tie.
-fn win(ours: f64, theirs: f64) -> f64 {
-    match ours.partial_cmp(&theirs) {
-        Some(std::cmp::Ordering::Greater) => 1.0,
-        Some(std::cmp::Ordering::Less) => 0.0,
-        _ => 0.5,
-    }
 }

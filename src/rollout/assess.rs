@@ -2,13 +2,69 @@
 use super::forward::target_logits;
 use super::generate::{GenerateOptions, generate};
 use super::scorer::RewardScorer;
-use crate::data::{Located, Prompt, Row, RowId, Sequence, lm_batch};
-use crate::error::Result;
+use crate::data::{
+    Boundary, DataReport, EncodeOptions, Located, OnBadRow, Prompt, Row, RowId, Sequence, Wanted, encode_prompts,
+    lm_batch, read_rows,
+};
+use crate::error::{Error, Result};
 use crate::loss::{kl, logprobs};
 use crate::model::CausalLm;
 use crate::rollout::forward::index;
 use crate::tokenizer::Tokenizer;
+use std::path::Path;
 use tch::Tensor;
+
+/// Prompts of a file, each short enough that `new_tokens` more fit the model; at most `limit`.
+///
+/// # Errors
+/// Rows that are no prompts; no room for a prompt.
+pub fn read_prompts(
+    path: &Path,
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    new_tokens: usize,
+    limit: Option<usize>,
+) -> Result<Vec<Prompt>> {
+    let mut report = DataReport::default();
+    let mut rows = read_rows(path, Wanted::Prompts, OnBadRow::Error, &mut report)?;
+    rows.truncate(limit.unwrap_or(usize::MAX));
+    let options = EncodeOptions {
+        max_length: prompt_room(model, new_tokens)?,
+        boundary: Boundary::Joint,
+        completion_only: true,
+        append_eos: false,
+    };
+    let prompts = encode_prompts(tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
+    if report.truncated > 0 {
+        let (cut, holds) = (report.truncated, model.dims().context);
+        tracing::warn!("{cut} prompts lost their beginning: the model holds {holds} tokens");
+    }
+    Ok(prompts)
+}
+
+/// Tokens that a prompt may have so that `new_tokens` more fit the model.
+///
+/// # Errors
+/// None are left.
+pub fn prompt_room(model: &CausalLm, new_tokens: usize) -> Result<usize> {
+    let positions = usize::try_from(model.dims().context).unwrap_or(usize::MAX);
+    match positions.checked_sub(new_tokens) {
+        Some(room) if room > 0 => Ok(room),
+        _ => Err(Error::usage(
+            format!("{new_tokens} new tokens leave no room for a prompt: the model holds {positions} tokens"),
+            "lower max-new-tokens",
+        )),
+    }
+}
+
+/// 1 where ours is better, 1/2 for a tie: its mean is a win rate.
+pub fn win(ours: f64, theirs: f64) -> f64 {
+    match ours.partial_cmp(&theirs) {
+        Some(std::cmp::Ordering::Greater) => 1.0,
+        Some(std::cmp::Ordering::Less) => 0.0,
+        _ => 0.5,
+    }
+}
 
 /// A completion that a model sampled.
 #[derive(Debug, Clone)]

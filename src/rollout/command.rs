@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ pub struct CommandScorer {
     command: Vec<String>,
     timeout: Duration,
     running: Option<Running>,
+    /// Process group of the running program; 0: none runs.
+    group: Arc<AtomicI32>,
 }
 
 /// The process with the threads that write to it and read from it, so that neither side can block the other.
@@ -34,6 +38,7 @@ struct Running {
     child: Child,
     rows: Option<SyncSender<Vec<u8>>>,
     answers: Receiver<Answer>,
+    group: Arc<AtomicI32>,
 }
 
 /// What came out of the program.
@@ -57,9 +62,15 @@ impl CommandScorer {
     /// # Errors
     /// A program that cannot be started.
     pub fn start(command: &[String], timeout: Duration) -> Result<Self> {
-        let mut scorer = Self { command: command.to_vec(), timeout, running: None };
+        let mut scorer = Self { command: command.to_vec(), timeout, running: None, group: Arc::default() };
         scorer.running = Some(scorer.spawn()?);
         Ok(scorer)
+    }
+
+    /// Kills the program that runs then, with its children, whenever it is called.
+    pub fn killer(&self) -> impl Fn() + Send + 'static {
+        let group = Arc::clone(&self.group);
+        move || kill(group.load(Ordering::SeqCst))
     }
 
     fn spawn(&self) -> Result<Running> {
@@ -76,7 +87,9 @@ impl CommandScorer {
         let (read, answers) = sync_channel(1024);
         std::thread::spawn(move || write_rows(stdin, &to_write));
         std::thread::spawn(move || read_answers(stdout, &read));
-        Ok(Running { child, rows: Some(rows), answers })
+        let group = Arc::clone(&self.group);
+        group.store(i32::try_from(child.id()).unwrap_or(0), Ordering::SeqCst);
+        Ok(Running { child, rows: Some(rows), answers, group })
     }
 
     fn ask(&mut self, text: &[u8], count: usize, check: &dyn Fn() -> Result<()>) -> Result<Vec<f64>, Failure> {
@@ -174,10 +187,15 @@ impl Drop for Running {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        kill(self.group.swap(0, Ordering::SeqCst));
         let _ = self.child.wait();
+    }
+}
+
+/// Kills a process group; 0 is none.
+fn kill(group: i32) {
+    if let Some(group) = Pid::from_raw(group) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }
 

@@ -1,28 +1,38 @@
 //! SIGINT and SIGTERM: the first asks for a stop at the next boundary, the second leaves at once.
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use signal_hook::iterator::Signals;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a stop waits for a boundary before the last checkpoint has to do.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-static RECEIVED: LazyLock<Arc<AtomicUsize>> = LazyLock::new(|| Arc::new(AtomicUsize::new(0)));
+static RECEIVED: AtomicUsize = AtomicUsize::new(0);
 static FIRST_SEEN: OnceLock<Instant> = OnceLock::new();
+static ON_LEAVING: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 
-/// Installs the handlers; called once, by `main`.
+/// Installs the handlers; called once, by `main`. A thread of its own listens, so that leaving at once can still end
+/// what this process has started.
 pub fn install() -> std::io::Result<()> {
-    // One flag for both: whichever comes second leaves at once.
-    let again = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
-    }
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&again))?;
-        signal_hook::flag::register_usize(signal, Arc::clone(&RECEIVED), signal as usize)?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            // Whichever of the two comes second leaves at once.
+            if RECEIVED.swap(signal as usize, Ordering::SeqCst) != 0 {
+                let hooks = ON_LEAVING.lock().unwrap_or_else(PoisonError::into_inner);
+                hooks.iter().for_each(|hook| hook());
+                signal_hook::low_level::exit(128 + signal);
+            }
+        }
+    });
     Ok(())
+}
+
+/// What is to be done before a second signal ends this process without unwinding.
+pub fn on_leaving(hook: impl Fn() + Send + 'static) {
+    ON_LEAVING.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
 }
 
 /// Whether a stop was asked for.

@@ -218,7 +218,7 @@ fn arguments_that_do_not_fit_are_refused() {
     let with = |more: &[&'static str]| [&generate[..], more].concat();
     one(&with(&["--temperature", "0"]), &["--temperature must be greater than 0", "--greedy"]);
     one(&with(&["--top-p", "1.5"]), &["--top-p must lie in (0, 1]"]);
-    one(&with(&["--max-new-tokens", "64"]), &["leaves no room for a prompt: the model holds 64 tokens"]);
+    one(&with(&["--max-new-tokens", "64"]), &["leave no room for a prompt: the model holds 64 tokens"]);
     one(&with(&["--output", "taken.jsonl"]), &["taken.jsonl: exists already"]);
     one(&with(&["--output", "nowhere/x.jsonl"]), &["nowhere: no such directory"]);
     one(&["generate", "--model", lm, "--prompt", "", "--max-new-tokens", "5"], &["--prompt \"\" has 0 tokens"]);

@@ -17,7 +17,7 @@ use crate::rollout::episode::Players;
 use crate::rollout::scorer::RewardScorer;
 use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
-use crate::train::{AdamW, Evaluator, Job, Outcome, train};
+use crate::train::{AdamW, Evaluator, Job, Outcome, signals, train};
 use evaluator::RolloutEvaluator;
 use objective::PpoObjective;
 use serde_json::json;
@@ -195,7 +195,9 @@ impl PpoSection {
     /// The configured source of rewards; a command is started at once, so that a wrong name is seen before step 0.
     fn open_scorer(&self, options: &LoadOptions, batch_size: usize) -> Result<Box<dyn Scorer>> {
         if let Some(command) = &self.reward_command {
-            return Ok(Box::new(CommandScorer::start(command, Duration::from_secs_f64(self.reward_timeout))?));
+            let scorer = CommandScorer::start(command, Duration::from_secs_f64(self.reward_timeout))?;
+            signals::on_leaving(scorer.killer());
+            return Ok(Box::new(scorer));
         }
         let path = self.reward_model.as_deref().unwrap_or_default();
         let frozen = LoadOptions { trainable: false, ..*options };
