@@ -38,7 +38,7 @@ enum Command {
     Dpo(StageArgs),
     /// Proximal policy optimization against a reward model or a program
     #[command(after_help = "Examples:\n  collimate ppo configs/ppo.toml ppo.kl_coef=0.1\n  \
-        collimate ppo configs/ppo.toml 'ppo.reward_command=[\"python3\", \"score.py\"]'")]
+        collimate ppo my.toml 'ppo.reward_command=python3 score.py'")]
     Ppo(StageArgs),
     /// A whole comparison, from SFT to the report
     #[command(subcommand)]

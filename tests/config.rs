@@ -243,3 +243,23 @@ fn the_example_configurations_load() {
         loaded.unwrap_or_else(|error| panic!("configs/{name}.toml: {error}"));
     }
 }
+
+#[test]
+fn a_reward_command_is_a_list_or_a_line() {
+    let sandbox = Sandbox::new();
+    let read = |value: &str| {
+        let text = format!(
+            "[model]\npath = \"m\"\n\n[data]\ntrain = \"d\"\n\n[train]\noutput = \"o\"\n\n[ppo]\nreward_command = {value}\n"
+        );
+        config::load::<PpoConfig>(&sandbox.write("ppo.toml", text), &[])
+    };
+    for value in ["[\"python3\", \"score.py\"]", "\"python3  score.py\""] {
+        assert_eq!(read(value).unwrap().ppo.reward_command.unwrap(), ["python3", "score.py"]);
+    }
+    let message = read("7").expect_err("no command").to_string();
+    assert!(
+        message.contains("ppo.toml:11: ppo.reward_command: ") && message.contains("expected [\"program\""),
+        "{message}"
+    );
+    assert!(read("\" \"").expect_err("no program").to_string().contains("names no program"));
+}

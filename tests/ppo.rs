@@ -132,6 +132,11 @@ fn a_program_s_rewards_are_used_and_it_is_kept_running() {
     );
     sandbox.stage("ppo", &by_program(&reward, &[])).ok();
     assert_eq!(std::fs::read_to_string(sandbox.path("starts")).unwrap(), ".", "started once for both iterations");
+    // As a line it is the same program.
+    let line = "ppo.reward_command=python3 r.py";
+    sandbox.stage("ppo", &by_program(line, &["train.output=line"])).ok();
+    let samples = |run: &str| lines(&sandbox, &format!("{run}/samples.jsonl"));
+    assert_eq!(samples("run"), samples("line"));
     for sample in lines(&sandbox, "run/samples.jsonl") {
         let length = sample["completion"].as_str().unwrap().chars().count() as f64;
         assert_eq!(number(&sample, "score"), length);

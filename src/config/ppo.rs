@@ -1,6 +1,6 @@
 //! `collimate ppo`.
 use super::{Boundary, DataConfig, Document, Problems, Shared, StageConfig, table_of};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `[ppo]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct PpoSection {
     /// Directory or hub id of the reward model; either this or `reward_command`.
     pub reward_model: Option<String>,
-    /// Program and arguments that score rows, JSON lines in and out, kept running.
+    /// Program and arguments that score rows, JSON lines in and out, kept running: a list, or one line that is split at
+    /// spaces (no shell reads it).
+    #[serde(deserialize_with = "words")]
     pub reward_command: Option<Vec<String>>,
     /// Seconds that the command may take for one iteration's rows.
     pub reward_timeout: f64,
@@ -141,6 +143,21 @@ impl PpoSection {
             format!("must exceed ppo.max_new_tokens ({}): prompts get what is left", self.max_new_tokens),
         );
     }
+}
+
+/// A list of words, or a line of them.
+fn words<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected [\"program\", \"argument\", ...] or a line \"program argument ...\"")]
+    enum Given {
+        List(Vec<String>),
+        Line(String),
+    }
+    let words = |given| match given {
+        Given::List(list) => list,
+        Given::Line(line) => line.split_whitespace().map(str::to_owned).collect(),
+    };
+    Ok(Option::<Given>::deserialize(value)?.map(words))
 }
 
 /// Configuration of proximal policy optimization.
