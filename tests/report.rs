@@ -83,8 +83,8 @@ fn assert_apart(points: &[Point], labels: usize) {
     assert_eq!(boxes.len(), labels, "{boxes:?}");
     for (i, (name, a)) in boxes.iter().enumerate() {
         assert!(area.holds(a), "{name} leaves the panel: {a:?}");
-        // A narrow letter of 12.5 units is about 3.5 wide: a box must not be smaller than its text can be.
-        assert!(a.right - a.left >= 3.5 * name.chars().count() as f64, "{name} is wider than its box");
+        // DejaVu Sans at 12.5 units: digits are 7.95 wide, and these labels average more than 6 a character.
+        assert!(a.right - a.left >= 6.0 * name.chars().count() as f64, "{name} is wider than its box");
         for (other, b) in &boxes[i + 1..] {
             assert!(!a.overlaps(b), "{name} {a:?} covers {other} {b:?}");
         }

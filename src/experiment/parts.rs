@@ -187,11 +187,8 @@ impl Inputs {
 
     /// The contents of a model directory, where one is named: weights, configuration, tokenizer.
     pub fn model(&mut self, path: Option<&str>) -> Result<()> {
-        let Some(path) = path else { return Ok(()) };
-        let dir = hub::resolve_model(path)?;
-        self.0.update(fingerprint(&dir)?);
-        if let Ok(tokenizer) = std::fs::read(dir.join("tokenizer.json")) {
-            self.0.update(tokenizer);
+        if let Some(path) = path {
+            self.0.update(fingerprint(&hub::resolve_model(path)?)?);
         }
         Ok(())
     }

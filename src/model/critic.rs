@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::tensors;
 
 /// The critic's file, beside the policy and never inside it.
-pub const VALUE_HEAD_FILE: &str = "value_head.safetensors";
+const VALUE_HEAD_FILE: &str = "value_head.safetensors";
 
 /// Estimates what a state (a prefix) will earn.
 pub enum Critic {
@@ -67,7 +67,7 @@ impl Critic {
         }
     }
 
-    /// Writes [`VALUE_HEAD_FILE`] into `dir`, float32.
+    /// Writes `value_head.safetensors` into `dir`, float32.
     ///
     /// # Errors
     /// [`Error::Io`] where writing fails.

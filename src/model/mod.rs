@@ -31,7 +31,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use backbone::{Backbone, Dims};
 pub use cache::KvCache;
-pub use critic::{Critic, VALUE_HEAD_FILE};
+pub use critic::Critic;
 pub use hf_config::{Activation, Family, Gpt2Config, HfConfig, LlamaConfig};
 pub use input::ModelInput;
 pub use params::{Init, Params};

@@ -33,7 +33,7 @@ impl Evaluator for RolloutEvaluator<'_> {
         let options = RolloutOptions { seed, exact_kl: true, ..rollout_options(self.settings, self.train, 0) };
         let mut episodes = Vec::with_capacity(self.prompts.len());
         for prompts in self.prompts.chunks(self.train.batch_size) {
-            // The draws of a prompt must not depend on how many share its batch.
+            // Draws are numbered within a rollout: with one seed every chunk would repeat the first one's.
             let seed = seed::derive(seed, "chunk", &[episodes.len() as u64]);
             let options = RolloutOptions { seed, ..options };
             let mut scorer = self.scorer.borrow_mut();

@@ -179,9 +179,7 @@ impl PpoSection {
     fn reward_fact(&self) -> Result<String> {
         let mut hash = Sha256::new();
         if let Some(path) = &self.reward_model {
-            let dir = hub::resolve_model(path)?;
-            hash.update(fingerprint(&dir)?);
-            hash.update(std::fs::read(dir.join("tokenizer.json")).unwrap_or_default());
+            hash.update(fingerprint(&hub::resolve_model(path)?)?);
         }
         for argument in self.reward_command.iter().flatten() {
             hash.update(argument);
