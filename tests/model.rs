@@ -242,6 +242,34 @@ fn ids_and_positions_outside_the_model_are_refused() {
     assert!(error.contains("65") && error.contains("64"), "{error}");
 }
 
+/// With dynamic scaling a sequence's angles depend on its own length: not on what else is in the batch, and shared prompts
+/// go by the longest completion. Up to the context it is the plain embedding.
+#[test]
+fn dynamic_scaling_depends_on_a_sequences_own_length() {
+    let mut config = llama();
+    config["max_position_embeddings"] = 12.into();
+    let plain = model(config.clone(), &FROZEN);
+    config["rope_scaling"] = serde_json::json!({"rope_type": "dynamic", "factor": 3.0});
+    let dynamic = model(config, &FROZEN);
+    let (short, long) = (ids(12, 1), ids(20, 2));
+    let alone = |model: &CausalLm, row: &Vec<i64>| logits(model, &flat(std::slice::from_ref(row)));
+    assert_eq!(difference(&alone(&plain, &short), &alone(&dynamic, &short)), 0.0);
+    assert!(difference(&alone(&plain, &long), &alone(&dynamic, &long)) > 1e-3);
+    let both = logits(&dynamic, &flat(&[short.clone(), long.clone()]));
+    let each = Tensor::cat(&[alone(&dynamic, &short), alone(&dynamic, &long)], 0);
+    assert!(difference(&both, &each) < TOLERANCE);
+    // One prompt of 5 tokens, completions of 9 and 2: the short one turns as a row of 14 does.
+    let tokens = [ids(5, 3), ids(9, 4), ids(2, 5)].concat();
+    let positions: Vec<i64> = (0..14).chain(5..7).collect();
+    let shared =
+        ModelInput::new(&tokens, &positions, &[(0..14).collect(), (0..5).chain(14..16).collect()], Device::Cpu);
+    let got = logits(&dynamic, &shared.unwrap());
+    let chosen = [ids(5, 3), ids(9, 4)].concat();
+    assert!(difference(&got.narrow(0, 0, 14), &alone(&dynamic, &chosen)) < TOLERANCE);
+    let padded = [ids(5, 3), ids(2, 5), ids(7, 6)].concat();
+    assert!(difference(&got.narrow(0, 14, 2), &alone(&dynamic, &padded).narrow(0, 5, 2)) < TOLERANCE);
+}
+
 /// Rotary attention sees distances only: all positions moved by the same number change nothing.
 #[test]
 fn rotary_positions_are_relative() {

@@ -1,26 +1,42 @@
 //! Causal attention over the rows of a flat batch: gather into a grid, one fused kernel, scatter back. Owns no weights.
 //!
 //! Shapes: N flat tokens, R rows, W the longest row, H query heads, K key/value heads (H a multiple of K), d a head's width.
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::cache::KvCache;
 use super::input::{Layout, ModelInput};
 use crate::error::Result;
 
-/// The head geometry of a layer.
+/// The head geometry of a layer and which keys a query sees.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {
-    /// Query heads, H.
-    pub heads: i64,
-    /// Key/value heads, K.
-    pub kv_heads: i64,
-    /// Width of a head, d.
-    pub head_dim: i64,
+    heads: i64,
+    kv_heads: i64,
+    head_dim: i64,
     /// The layer's number, from 0: its place in the cache.
-    pub layer: usize,
+    layer: usize,
+    /// What scores are multiplied by; none: 1/sqrt(d).
+    scale: Option<f64>,
+    /// How many tokens a query sees, itself the last; none: all before it.
+    window: Option<i64>,
 }
 
 impl Attention {
+    /// `heads` query heads (H), `kv_heads` (K) key/value heads of width `head_dim` (d), in layer `layer` from 0.
+    pub fn new(layer: i64, (heads, kv_heads, head_dim): (i64, i64, i64)) -> Self {
+        Attention { heads, kv_heads, head_dim, layer: layer as usize, scale: None, window: None }
+    }
+
+    /// Scores are multiplied by `scale` instead of 1/sqrt(d).
+    pub fn with_scale(self, scale: f64) -> Self {
+        Attention { scale: Some(scale), ..self }
+    }
+
+    /// A query sees itself and the `window - 1` tokens before it (Beltagy et al. 2020).
+    pub fn with_window(self, window: Option<i64>) -> Self {
+        Attention { window, ..self }
+    }
+
     /// Queries, keys and values in one tensor `[N, 3 * H * d]` (GPT-2; K = H), gathered at once. Gives `[N, H * d]`.
     pub fn packed(&self, qkv: Tensor, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
         let grid = gather(qkv, input)?;
@@ -52,7 +68,8 @@ impl Attention {
         match (&input.layout, cache) {
             (Layout::Step { row, at, width, mask, .. }, Some(cache)) => {
                 let (k, v) = cache.append(self.layer, (row, at, *width), &k.f_squeeze_dim(1)?, &v.f_squeeze_dim(1)?)?;
-                self.decode(q, &k, &v, mask.as_ref())
+                let near = self.near_places(at, *width, mask.as_ref())?;
+                self.decode(q, &k, &v, near.as_ref().or(mask.as_ref()))
             }
             (_, cache) => {
                 if let Some(cache) = cache {
@@ -63,12 +80,32 @@ impl Attention {
         }
     }
 
+    /// `[W, W]`: the places that a query sees, where its window is narrower than the rows.
+    fn band(&self, width: i64, device: Device) -> Result<Option<Tensor>> {
+        let Some(window) = self.window.filter(|&window| window < width) else { return Ok(None) };
+        let all = Tensor::f_ones([width, width], (Kind::Bool, device))?;
+        Ok(Some(all.f_tril(0)?.f_triu(1 - window)?))
+    }
+
+    /// `[R, 1, 1, W]`: the places of a cache that the query at `at [R]` sees, where its window is narrower.
+    fn near_places(&self, at: &Tensor, width: i64, mask: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let Some(window) = self.window.filter(|&window| window < width) else { return Ok(None) };
+        let places = Tensor::f_arange(width, (Kind::Int64, at.device()))?;
+        let near = places.f_gt_tensor(&at.f_sub_scalar(window)?.f_unsqueeze(1)?)?.f_view([-1, 1, 1, width])?;
+        Ok(Some(match mask {
+            Some(mask) => near.f_logical_and(mask)?,
+            None => near,
+        }))
+    }
+
     /// Left-aligned rows: causal, without a mask, so that the flash kernel takes it.
     fn causal(&self, q: &Tensor, k: &Tensor, v: &Tensor, input: &ModelInput) -> Result<Tensor> {
         let (q, k, v) =
             (q.f_transpose(1, 2)?, self.repeated(k)?.f_transpose(1, 2)?, self.repeated(v)?.f_transpose(1, 2)?);
-        let none = None::<&Tensor>;
-        let out = Tensor::f_scaled_dot_product_attention(&q, &k, &v, none, input.dropout, true, None, false)?;
+        let mask = self.band(q.size()[2], q.device())?;
+        let (causal, dropout) = (mask.is_none(), input.dropout);
+        let out =
+            Tensor::f_scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), dropout, causal, self.scale, false)?;
         scatter(out.f_transpose(1, 2)?, input, self.heads * self.head_dim)
     }
 
@@ -77,7 +114,7 @@ impl Attention {
         let rows = q.size()[0];
         let q = q.f_reshape([rows, self.kv_heads, self.heads / self.kv_heads, self.head_dim])?;
         let (k, v) = (k.f_transpose(1, 2)?, v.f_transpose(1, 2)?);
-        let out = Tensor::f_scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, None, false)?;
+        let out = Tensor::f_scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, self.scale, false)?;
         Ok(out.f_reshape([rows, self.heads * self.head_dim])?)
     }
 

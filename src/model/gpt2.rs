@@ -5,20 +5,106 @@ use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
 use super::dropout;
-use super::hf_config::Gpt2Config;
+use super::family::{Family, LM_HEAD, Spec};
 use super::input::ModelInput;
+use super::keys::Keys;
 use super::linear::{Layout, Linear};
-use super::mlp::activate;
+use super::mlp::{Activation, activate};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
 use crate::error::Result;
 
-/// The token embedding's name.
-pub const EMBEDDING: &str = "transformer.wte.weight";
+/// The family's names.
+pub static SPEC: Spec = Spec {
+    model_type: "gpt2",
+    causal: "GPT2LMHeadModel",
+    classifier: "GPT2ForSequenceClassification",
+    prefix: "transformer.",
+    embedding: "transformer.wte.weight",
+    head: LM_HEAD,
+    // Masks that old checkpoints carry as tensors.
+    known_extra: |name| {
+        name.starts_with("transformer.h.") && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))
+    },
+    read: |keys| Ok(Box::new(Config::read(keys)?)),
+};
+
+/// GPT-2's keys, under transformers' names.
+#[derive(Debug, Clone, PartialEq)]
+struct Config {
+    vocab_size: i64,
+    n_positions: i64,
+    n_embd: i64,
+    n_layer: i64,
+    n_head: i64,
+    n_inner: i64,
+    activation_function: Activation,
+    layer_norm_epsilon: f64,
+    initializer_range: f64,
+    tie_word_embeddings: bool,
+    scale_attn_weights: bool,
+    scale_attn_by_inverse_layer_idx: bool,
+}
+
+impl Config {
+    fn read(keys: &Keys) -> Result<Self> {
+        keys.must_be("add_cross_attention", false)?;
+        // The order of scaling, and float32 for scores: here they are float32 whatever this says.
+        keys.flag("reorder_and_upcast_attn", false)?;
+        let n_embd = keys.size(&["n_embd", "hidden_size"], 768)?;
+        let n_head = keys.size(&["n_head", "num_attention_heads"], 12)?;
+        keys.even_heads("n_head", n_embd, n_head)?;
+        Ok(Config {
+            vocab_size: keys.size(&["vocab_size"], 50257)?,
+            n_positions: keys.size(&["n_positions", "max_position_embeddings"], 1024)?,
+            n_embd,
+            n_layer: keys.size(&["n_layer", "num_hidden_layers"], 12)?,
+            n_head,
+            n_inner: keys.size(&["n_inner"], 4 * n_embd)?,
+            activation_function: keys.activation("activation_function", Activation::GeluTanh)?,
+            layer_norm_epsilon: keys.number(&["layer_norm_epsilon"], 1e-5)?,
+            initializer_range: keys.number(&["initializer_range"], 0.02)?,
+            tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
+            scale_attn_weights: keys.flag("scale_attn_weights", true)?,
+            scale_attn_by_inverse_layer_idx: keys.flag("scale_attn_by_inverse_layer_idx", false)?,
+        })
+    }
+
+    /// What scores are multiplied by in layer `layer`.
+    fn scale(&self, layer: i64) -> f64 {
+        let width = (self.n_embd / self.n_head) as f64;
+        let scale = if self.scale_attn_weights { width.sqrt().recip() } else { 1.0 };
+        if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f64 } else { scale }
+    }
+}
+
+impl Family for Config {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    fn tied(&self) -> bool {
+        self.tie_word_embeddings
+    }
+
+    fn initializer_range(&self) -> f64 {
+        self.initializer_range
+    }
+
+    fn most_tokens(&self) -> Option<i64> {
+        Some(self.n_positions)
+    }
+
+    fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {
+        let backbone = Gpt2::new(self.clone(), builder)?;
+        let embedding = backbone.wte.shallow_clone();
+        Ok((Box::new(backbone), embedding))
+    }
+}
 
 /// GPT-2 without its head.
-pub struct Gpt2 {
-    config: Gpt2Config,
+struct Gpt2 {
+    config: Config,
     wte: Tensor,
     wpe: Tensor,
     blocks: Vec<Block>,
@@ -35,40 +121,21 @@ struct Block {
     mlp_c_proj: Linear,
 }
 
-/// Hub `gpt2` has no prefix, transformers writes one.
-pub fn canonical_name(name: &str) -> String {
-    let bare = ["transformer.", "lm_head.", "score."].iter().all(|prefix| !name.starts_with(prefix));
-    if bare { format!("transformer.{name}") } else { name.to_owned() }
-}
-
-/// Masks that old checkpoints carry as tensors.
-pub fn known_extra(name: &str) -> bool {
-    name.starts_with("transformer.h.") && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))
-}
-
 impl Gpt2 {
-    /// Takes its tensors from `builder`; random ones as transformers draws them.
-    ///
-    /// # Errors
-    /// As [`Builder::take`].
-    pub fn new(config: Gpt2Config, builder: &mut Builder) -> Result<Self> {
+    /// Random tensors are drawn as transformers draws them.
+    fn new(config: Config, builder: &mut Builder) -> Result<Self> {
         let (d, std) = (config.n_embd, config.initializer_range);
         let normal = Init::Normal { std };
-        let wte = builder.take(EMBEDDING, &[config.vocab_size, d], normal)?;
+        let wte = builder.take(SPEC.embedding, &[config.vocab_size, d], normal)?;
         let wpe = builder.take("transformer.wpe.weight", &[config.n_positions, d], normal)?;
         let blocks = (0..config.n_layer).map(|layer| Block::new(&config, layer, builder)).collect::<Result<_>>()?;
         let ln_f = norm("transformer.ln_f", &config, builder, tch::Kind::Float)?;
         Ok(Gpt2 { config, wte, wpe, blocks, ln_f })
     }
-
-    /// The token embedding, `[V, D]`.
-    pub fn embedding(&self) -> &Tensor {
-        &self.wte
-    }
 }
 
 impl Block {
-    fn new(config: &Gpt2Config, layer: i64, builder: &mut Builder) -> Result<Self> {
+    fn new(config: &Config, layer: i64, builder: &mut Builder) -> Result<Self> {
         let (d, inner, std) = (config.n_embd, config.n_inner, config.initializer_range);
         let compute = builder.compute();
         let name = |part: &str| format!("transformer.h.{layer}.{part}");
@@ -78,7 +145,7 @@ impl Block {
         Ok(Block {
             ln_1: norm(&name("ln_1"), config, builder, compute)?,
             c_attn: conv1d(&name("attn.c_attn"), [d, 3 * d], std, builder)?,
-            attention: Attention { heads, kv_heads: heads, head_dim: d / heads, layer: layer as usize },
+            attention: Attention::new(layer, (heads, heads, d / heads)).with_scale(config.scale(layer)),
             c_proj: conv1d(&name("attn.c_proj"), [d, d], residual, builder)?,
             ln_2: norm(&name("ln_2"), config, builder, compute)?,
             c_fc: conv1d(&name("mlp.c_fc"), [d, inner], std, builder)?,
@@ -86,13 +153,7 @@ impl Block {
         })
     }
 
-    fn forward(
-        &self,
-        x: &Tensor,
-        config: &Gpt2Config,
-        input: &ModelInput,
-        cache: Option<&mut KvCache>,
-    ) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, config: &Config, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
         let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?;
         let attended = self.c_proj.forward(&self.attention.packed(qkv, input, cache)?)?;
         let x = x.f_add(&dropout(attended, input)?)?;
@@ -127,14 +188,10 @@ impl Backbone for Gpt2 {
     }
 }
 
-fn norm(name: &str, config: &Gpt2Config, builder: &mut Builder, output: tch::Kind) -> Result<Norm> {
-    let weight = builder.take(&format!("{name}.weight"), &[config.n_embd], Init::Ones)?;
-    let bias = builder.take(&format!("{name}.bias"), &[config.n_embd], Init::Zeros)?;
-    Ok(Norm::new(NormKind::Layer, weight, Some(bias), config.layer_norm_epsilon, output))
+fn norm(name: &str, config: &Config, builder: &mut Builder, output: tch::Kind) -> Result<Norm> {
+    Norm::take(builder, name, NormKind::Layer, (config.n_embd, config.layer_norm_epsilon), output)
 }
 
 fn conv1d(name: &str, shape: [i64; 2], std: f64, builder: &mut Builder) -> Result<Linear> {
-    let weight = builder.take_matrix(&format!("{name}.weight"), &shape, Init::Normal { std })?;
-    let bias = builder.take_matrix(&format!("{name}.bias"), &shape[1..], Init::Zeros)?;
-    Ok(Linear::new(weight, Some(bias), Layout::InOut, builder.compute()))
+    Linear::take(builder, name, Layout::InOut, shape, true, std)
 }

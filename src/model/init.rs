@@ -1,4 +1,5 @@
 //! Configurations of models that start from random weights: `model.init = "config"`.
+use super::family::FAMILIES;
 use super::hf_config::HfConfig;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -28,11 +29,8 @@ impl HfConfig {
 
 /// transformers wants these names in every config.json; they follow from the family.
 fn with_layers(mut raw: Map<String, Value>) -> Map<String, Value> {
-    let class = match raw.get("model_type").and_then(Value::as_str) {
-        Some("gpt2") => "GPT2LMHeadModel",
-        Some("llama") => "LlamaForCausalLM",
-        _ => return raw,
-    };
-    raw.entry("architectures").or_insert_with(|| serde_json::json!([class]));
+    let named = raw.get("model_type").and_then(Value::as_str);
+    let Some(spec) = FAMILIES.iter().find(|spec| Some(spec.model_type) == named) else { return raw };
+    raw.entry("architectures").or_insert_with(|| serde_json::json!([spec.causal]));
     raw
 }

@@ -15,6 +15,8 @@ pub struct ModelInput {
     pub(super) layout: Layout,
     /// Length of each row, counted from the sequence's start.
     pub(super) lengths: Vec<i64>,
+    /// For each flat token the length of the longest row of those that share their start.
+    spans: Vec<i64>,
     pub(super) largest_token: i64,
     pub(super) largest_position: i64,
     /// Probability of dropping a value of embeddings, residual branches or attention weights; 0 is off. The caller seeds
@@ -66,6 +68,7 @@ impl ModelInput {
             positions: ids(positions, device)?,
             layout,
             lengths: rows.iter().map(|row| row.len() as i64).collect(),
+            spans: spans(tokens.len(), rows),
             largest_token: largest(tokens),
             largest_position: largest(positions),
             dropout: 0.0,
@@ -117,6 +120,7 @@ impl ModelInput {
             positions: at.shallow_clone(),
             layout: Layout::Step { rows, width, row, at, mask },
             lengths: lengths.iter().map(|length| length + 1).collect(),
+            spans: lengths.iter().map(|length| length + 1).collect(),
             largest_token: largest(tokens),
             largest_position: width - 1,
             dropout: 0.0,
@@ -127,6 +131,11 @@ impl ModelInput {
     pub fn with_dropout(mut self, p: f64) -> Self {
         self.dropout = p;
         self
+    }
+
+    /// For each flat token the length of its sequence: with rows that share tokens, of the longest of them.
+    pub(super) fn spans(&self) -> Vec<i64> {
+        self.spans.clone()
     }
 
     /// Number of flat tokens, N.
@@ -166,6 +175,20 @@ fn first_places(tokens: usize, rows: &[Vec<i64>], width: usize) -> Result<Vec<i6
         return Err(fault("a token stands in no attention row"));
     }
     Ok(place)
+}
+
+/// Rows that share any token share their first one, so that one names the group.
+fn spans(tokens: usize, rows: &[Vec<i64>]) -> Vec<i64> {
+    let mut longest = vec![0; tokens];
+    for row in rows {
+        let first = &mut longest[row[0] as usize];
+        *first = (*first).max(row.len() as i64);
+    }
+    let mut spans = vec![0; tokens];
+    for row in rows {
+        row.iter().for_each(|&token| spans[token as usize] = longest[row[0] as usize]);
+    }
+    spans
 }
 
 /// A row filled up with its own last token: padding's gradients are zero, and no single index collects them all.

@@ -1,6 +1,7 @@
 //! One matrix product with an optional bias, in float32 or bfloat16. Owns nothing else; families never mention dtypes.
 use tch::{Kind, Tensor};
 
+use super::params::{Builder, Init};
 use crate::error::Result;
 
 /// How the weight is stored.
@@ -25,6 +26,31 @@ impl Linear {
     /// `compute` is the kind of the product: float32, or bfloat16 with the operands cast for it.
     pub fn new(weight: Tensor, bias: Option<Tensor>, layout: Layout, compute: Kind) -> Self {
         Linear { weight, bias, layout, compute }
+    }
+
+    /// Takes `name.weight` (`[out, in]`, or `[in, out]` for [`Layout::InOut`], as `shape` says) from N(0, std) and, where
+    /// `bias`, `name.bias` from zeros.
+    ///
+    /// # Errors
+    /// As [`Builder::take_matrix`].
+    pub fn take(
+        builder: &mut Builder,
+        name: &str,
+        layout: Layout,
+        shape: [i64; 2],
+        bias: bool,
+        std: f64,
+    ) -> Result<Self> {
+        let weight = builder.take_matrix(&format!("{name}.weight"), &shape, Init::Normal { std })?;
+        let out = match layout {
+            Layout::OutIn => shape[0],
+            Layout::InOut => shape[1],
+        };
+        let bias = match bias {
+            true => Some(builder.take_matrix(&format!("{name}.bias"), &[out], Init::Zeros)?),
+            false => None,
+        };
+        Ok(Linear::new(weight, bias, layout, builder.compute()))
     }
 
     /// `x [M, in]` to `[M, out]`, in the compute kind. Gradients reach the float32 masters through the casts.

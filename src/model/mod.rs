@@ -7,18 +7,25 @@ mod attention;
 mod backbone;
 mod cache;
 mod critic;
+mod decoder;
 pub mod device;
+mod family;
 pub mod fingerprint;
 mod gpt2;
+mod gpt_neox;
 mod head;
 mod hf_config;
 mod init;
 mod input;
+mod keys;
 mod linear;
 mod llama;
+mod mistral;
 mod mlp;
 mod norm;
+mod opt;
 mod params;
+mod qwen;
 mod reward;
 mod rope;
 mod save;
@@ -32,7 +39,8 @@ use tch::{Device, Kind, Tensor};
 pub use backbone::{Backbone, Dims};
 pub use cache::KvCache;
 pub use critic::Critic;
-pub use hf_config::{Activation, Family, Gpt2Config, HfConfig, LlamaConfig};
+pub use family::{Family, Spec};
+pub use hf_config::HfConfig;
 pub use input::ModelInput;
 pub use params::{Init, Params};
 pub use reward::{Pooling, RewardModel};
@@ -42,8 +50,6 @@ use crate::error::{Error, Result};
 use head::LmHead;
 use params::{Builder, Source};
 use weights::Weights;
-
-const LM_HEAD: &str = "lm_head.weight";
 
 /// How a model is put into memory.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +100,7 @@ impl Model {
 
     /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
     pub fn most_tokens(&self) -> Option<i64> {
-        matches!(self.config.family, Family::Gpt2(_)).then(|| self.dims().context)
+        self.config.family.most_tokens()
     }
 
     /// The named tensors.
@@ -200,15 +206,15 @@ impl CausalLm {
 
     fn build(config: HfConfig, generation: Map<String, Value>, source: Source, options: &LoadOptions) -> Result<Self> {
         let mut builder = Builder::new(source, 0, options.device, options.compute, options.trainable);
-        let (backbone, embedding, name) = build_backbone(&config, &mut builder)?;
-        let weight = if config.tied() {
-            builder.take_duplicate(LM_HEAD, name)?;
+        let (family, spec) = (&config.family, config.spec());
+        let (backbone, embedding) = family.build(&mut builder)?;
+        let weight = if family.tied() {
+            builder.take_duplicate(spec.head, spec.embedding)?;
             head_of_embedding(&embedding, options)?
         } else {
-            let init = Init::Normal { std: initializer_range(&config) };
-            builder.take_matrix(LM_HEAD, &embedding.size(), init)?
+            builder.take_matrix(spec.head, &embedding.size(), Init::Normal { std: family.initializer_range() })?
         };
-        let params = builder.finish(known_extra(&config))?;
+        let params = builder.finish(spec.known_extra)?;
         let head = LmHead::new(weight, options.compute);
         Ok(CausalLm { base: Model { backbone, params, config, generation, options: *options }, head })
     }
@@ -219,42 +225,9 @@ fn head_of_embedding(embedding: &Tensor, options: &LoadOptions) -> Result<Tensor
     if options.trainable { Ok(embedding.shallow_clone()) } else { linear::cast(embedding, options.compute) }
 }
 
-/// The family's backbone, its token embedding and that one's name.
-fn build_backbone(config: &HfConfig, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor, &'static str)> {
-    Ok(match &config.family {
-        Family::Gpt2(family) => {
-            let backbone = gpt2::Gpt2::new(family.clone(), builder)?;
-            let embedding = backbone.embedding().shallow_clone();
-            (Box::new(backbone), embedding, gpt2::EMBEDDING)
-        }
-        Family::Llama(family) => {
-            let backbone = llama::Llama::new(family.clone(), builder)?;
-            let embedding = backbone.embedding().shallow_clone();
-            (Box::new(backbone), embedding, llama::EMBEDDING)
-        }
-    })
-}
-
 fn open_weights(dir: &Path, config: &HfConfig) -> Result<Source> {
-    let rename = match config.family {
-        Family::Gpt2(_) => gpt2::canonical_name,
-        Family::Llama(_) => llama::canonical_name,
-    };
-    Ok(Source::Weights(Weights::open(dir, rename)?))
-}
-
-fn known_extra(config: &HfConfig) -> fn(&str) -> bool {
-    match config.family {
-        Family::Gpt2(_) => gpt2::known_extra,
-        Family::Llama(_) => llama::known_extra,
-    }
-}
-
-fn initializer_range(config: &HfConfig) -> f64 {
-    match &config.family {
-        Family::Gpt2(family) => family.initializer_range,
-        Family::Llama(family) => family.initializer_range,
-    }
+    let spec = config.spec();
+    Ok(Source::Weights(Weights::open(dir, |name| spec.canonical_name(name))?))
 }
 
 fn read_generation(dir: &Path) -> Result<Map<String, Value>> {

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::head::ScoreHead;
 use super::hf_config::HfConfig;
 use super::params::{Builder, Init, Source};
-use super::{LM_HEAD, LoadOptions, Model, SpecialIds, build_backbone, known_extra, open_weights, save};
+use super::{LoadOptions, Model, SpecialIds, open_weights, save};
 use crate::error::{Error, Result};
 
 const SCORE: &str = "score.weight";
@@ -68,9 +68,9 @@ impl RewardModel {
         let head = read_head(&config)?;
         let source = open_weights(dir, &config)?;
         let mut builder = Builder::new(source, 0, options.device, options.compute, options.trainable);
-        let (backbone, embedding, _) = build_backbone(&config, &mut builder)?;
-        let weight = builder.take(SCORE, &[1, embedding.size()[1]], Init::Zeros)?;
-        let params = builder.finish(known_extra(&config))?;
+        let (backbone, _) = config.family.build(&mut builder)?;
+        let weight = builder.take(SCORE, &[1, backbone.dims().hidden], Init::Zeros)?;
+        let params = builder.finish(config.spec().known_extra)?;
         Ok(Self::assemble(Model { backbone, params, config, generation: Map::new(), options: *options }, weight, head))
     }
 
@@ -116,12 +116,12 @@ impl RewardModel {
         options: &LoadOptions,
     ) -> Result<Self> {
         let mut builder = Builder::new(source, seed, options.device, options.compute, options.trainable);
-        let (backbone, embedding, _) = build_backbone(&config, &mut builder)?;
-        let hidden = embedding.size()[1];
+        let (backbone, _) = config.family.build(&mut builder)?;
+        let hidden = backbone.dims().hidden;
         let std = 1.0 / ((hidden + 1) as f64).sqrt();
         let weight = builder.fresh(SCORE, &[1, hidden], Init::Normal { std })?;
-        let extra = known_extra(&config);
-        let params = builder.finish(|name| name == LM_HEAD || extra(name))?;
+        let spec = config.spec();
+        let params = builder.finish(|name| name == spec.head || (spec.known_extra)(name))?;
         Ok(Self::assemble(Model { backbone, params, config, generation: Map::new(), options: *options }, weight, head))
     }
 

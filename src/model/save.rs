@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use super::hf_config::{Family, TOKEN_REWARD};
+use super::hf_config::TOKEN_REWARD;
 use super::reward::{Pooling, RewardHead};
 use super::{Model, weights};
 use crate::error::{Error, Result};
@@ -26,11 +26,7 @@ pub struct SpecialIds {
 /// Saves a language model.
 pub(super) fn causal_lm(model: &Model, dir: &Path, kind: Kind, ids: &SpecialIds) -> Result<()> {
     let mut config = common(model, kind, ids)?;
-    let architecture = match model.config.family {
-        Family::Gpt2(_) => "GPT2LMHeadModel",
-        Family::Llama(_) => "LlamaForCausalLM",
-    };
-    config.insert("architectures".into(), json!([architecture]));
+    config.insert("architectures".into(), json!([model.config.spec().causal]));
     set(&mut config, "pad_token_id", ids.pad);
     let mut generation = model.generation.clone();
     set_eos(&mut generation, ids.eos);
@@ -54,13 +50,12 @@ pub(super) fn reward(
 ) -> Result<()> {
     let mut config = common(model, kind, ids)?;
     let mut ours = json!({"bias": head.bias, "pooling": head.pooling.name(), "append_eos": head.append_eos});
-    let architecture = match (&model.config.family, head.pooling) {
-        (_, Pooling::Sum) => "CollimateTokenRewardModel",
-        (Family::Gpt2(_), Pooling::Last) => "GPT2ForSequenceClassification",
-        (Family::Llama(_), Pooling::Last) => "LlamaForSequenceClassification",
+    let architecture = match head.pooling {
+        Pooling::Sum => "CollimateTokenRewardModel",
+        Pooling::Last => model.config.spec().classifier,
     };
     if head.pooling == Pooling::Sum {
-        ours["backbone"] = json!(model.config.model_type());
+        ours["backbone"] = json!(model.config.spec().model_type);
         config.insert("model_type".into(), json!(TOKEN_REWARD));
     }
     config.insert("architectures".into(), json!([architecture]));
@@ -86,7 +81,7 @@ fn common(model: &Model, kind: Kind, ids: &SpecialIds) -> Result<Map<String, Val
     // transformers 5 writes "dtype" and reads both; older ones know "torch_dtype" alone.
     let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     config.insert(key.into(), json!(dtype));
-    config.insert("model_type".into(), json!(model.config.model_type()));
+    config.insert("model_type".into(), json!(model.config.spec().model_type));
     for foreign in ["auto_map", "collimate", "_name_or_path"] {
         config.shift_remove(foreign);
     }

@@ -142,7 +142,10 @@ fn bad_models_are_named() {
         ("no-weights", &["no-weights"]),
         ("pickle", &["pickle", "pytorch_model.bin", "python", "save_pretrained"]),
         ("cut", &["cut/model.safetensors"]),
-        ("mamba", &["mamba/config.json", "\"mamba\" is not supported", "gpt2 or llama"]),
+        (
+            "mamba",
+            &["mamba/config.json", "\"mamba\" is not supported", "gpt2, gpt_neox, opt, llama, mistral, qwen2, qwen3"],
+        ),
         ("wider", &["wider", "tensor transformer.wte.weight", "[400, 16]", "[400, 32]"]),
         ("deeper", &["deeper", "tensor transformer.h.2."]),
         ("odd-heads", &["odd-heads/config.json", "n_head"]),

@@ -1,0 +1,31 @@
+//! Mistral (Jiang et al. 2023): the decoder with a sliding window in every layer. Owns its keys.
+use super::decoder::{self, DecoderConfig, DecoderFamily, Defaults};
+use super::family::{LM_HEAD, Spec};
+
+/// The family's names.
+pub static SPEC: Spec = Spec {
+    model_type: "mistral",
+    causal: "MistralForCausalLM",
+    classifier: "MistralForSequenceClassification",
+    prefix: decoder::PREFIX,
+    embedding: decoder::EMBEDDING,
+    head: LM_HEAD,
+    known_extra: decoder::known_extra,
+    read: |keys| {
+        let defaults = Defaults {
+            vocab_size: 32000,
+            intermediate_size: 14336,
+            kv_heads: Some(8),
+            head_dim: None,
+            context: 4096 * 32,
+        };
+        let mut config = DecoderConfig::read(keys, defaults)?;
+        // A file without the key has the default; an explicit null means no window.
+        let width = if keys.is_null("sliding_window") { None } else { Some(keys.size(&["sliding_window"], 4096)?) };
+        config.windows = vec![width; config.layers() as usize];
+        if keys.windows(config.layers(), width, 0)? != config.windows {
+            return keys.fail("layer_types", "a window in some layers only is not supported here");
+        }
+        Ok(Box::new(DecoderFamily { spec: &SPEC, config }))
+    },
+};
