@@ -64,6 +64,11 @@ pub fn write<'a>(
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         outgoing.push((name, Outgoing { tensor, kind, dtype, shape }));
     }
+    // Someone may read the old file where it is mapped: it is unlinked, never cut short.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path, "replace")(error)),
+        _ => {}
+    }
     // The crate makes files that only their owner can read; a model's are to be what the umask says, as its other files.
     let created = std::fs::File::create(path).and_then(|file| file.metadata());
     let permissions = created.map_err(Error::io(path, "create"))?.permissions();

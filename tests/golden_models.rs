@@ -11,7 +11,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-const CAUSAL: [&str; 5] = ["gpt2-tiny", "gpt2-hub-names", "gpt2-bf16", "llama-tiny-gqa", "llama-tiny-tied"];
+/// Every directory with language-model cases.
+fn causal() -> Vec<String> {
+    directories(|name| !name.ends_with("-reward"))
+}
+
+/// Directories under tests/golden/models that `wanted` takes; there are as many as families and options need.
+fn directories(wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let entries = std::fs::read_dir(golden("models")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
+    names.sort();
+    names
+}
+
 const TOLERANCE: f64 = 1e-5;
 
 fn options(compute: Kind, trainable: bool) -> LoadOptions {
@@ -58,7 +71,7 @@ fn concatenated(name: &str, prefix: &str, rows: usize) -> Tensor {
 
 #[test]
 fn logits_of_every_position() {
-    for name in CAUSAL {
+    for name in &causal() {
         let (model, case) = load(name, false);
         let batch = batch(&case);
         let hidden = model.hidden_states(&input(&batch), None).unwrap();
@@ -69,7 +82,7 @@ fn logits_of_every_position() {
 
 #[test]
 fn logprobs_and_their_sums() {
-    for name in CAUSAL {
+    for name in &causal() {
         let (model, case) = load(name, false);
         let batch = batch(&case);
         let rows = list(&case, "rows").len();
@@ -86,7 +99,7 @@ fn logprobs_and_their_sums() {
 
 #[test]
 fn gradients_of_every_parameter() {
-    for name in CAUSAL {
+    for name in &causal() {
         let (model, case) = load(name, true);
         let batch = batch(&case);
         assert_eq!(batch.targets.tokens.len() as u64, case["targets"].as_u64().unwrap());
@@ -107,7 +120,7 @@ fn gradients_of_every_parameter() {
 
 #[test]
 fn scores_of_one_label_classifiers() {
-    for name in ["gpt2-tiny-reward", "llama-tiny-reward"] {
+    for name in &directories(|name| name.ends_with("-reward")) {
         let directory = golden("models").join(name);
         let model = RewardModel::from_pretrained(&directory, &options(Kind::Float, false)).unwrap();
         let case = json(&format!("models/{name}/cases.json"));
@@ -127,7 +140,7 @@ fn scores_of_one_label_classifiers() {
 /// matrices that are kept in bfloat16 (frozen) and with float32 masters (trainable).
 #[test]
 fn bfloat16_is_near_and_really_used() {
-    for (name, trainable) in CAUSAL.iter().flat_map(|name| [(name, false), (name, true)]) {
+    for (name, trainable) in causal().iter().flat_map(|name| [(name, false), (name, true)]) {
         let directory = golden("models").join(name);
         let model = CausalLm::from_pretrained(&directory, &options(Kind::BFloat16, trainable)).unwrap();
         let case = json(&format!("models/{name}/cases.json"));

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use collimate::Error;
-use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput, Pooling, RewardModel, SpecialIds};
+use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput, Pooling, RewardModel, SaveOptions};
 use collimate::tensors;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::tiny::{FROZEN, TRAINABLE, config, difference, families, gpt2, ids, kin, llama, logits, model};
 
-const IDS: SpecialIds = SpecialIds { bos: Some(1), eos: Some(2), pad: Some(2) };
+const IDS: SaveOptions = SaveOptions { bos: Some(1), eos: Some(2), pad: Some(2), max_shard_bytes: u64::MAX };
 
 fn input() -> ModelInput {
     ModelInput::from_sequences(&[ids(5, 1), ids(9, 2)], Device::Cpu).unwrap()
@@ -262,6 +262,52 @@ fn reward_models_are_read_back_with_their_rules() {
         assert!(RewardModel::from_causal(dir.path(), 5, pooling, false, &TRAINABLE).is_err());
         assert!(matches!(RewardModel::from_pretrained(causal.path(), &FROZEN), Err(Error::File { .. })));
     }
+}
+
+#[test]
+fn large_weights_are_saved_in_shards_and_read_back() {
+    for model in families() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = 4 * model.params().numel() as u64;
+        let options = SaveOptions { max_shard_bytes: bytes / 3, ..IDS };
+        model.save_pretrained(dir.path(), Kind::Float, &options).unwrap();
+        assert!(!dir.path().join("model.safetensors").exists());
+        let index = json_of(&dir.path().join("model.safetensors.index.json"));
+        assert_eq!(index["metadata"]["total_size"], bytes);
+        let places = index["weight_map"].as_object().unwrap();
+        assert_eq!(places.len(), model.params().len());
+        let files: std::collections::BTreeSet<&str> = places.values().map(|file| file.as_str().unwrap()).collect();
+        assert!(files.len() >= 3, "{files:?}");
+        for file in &files {
+            assert!(file.ends_with(&format!("-of-{:05}.safetensors", files.len())), "{file}");
+            let (tensors, _) = tensors::read(&dir.path().join(file), Device::Cpu).unwrap();
+            let size: usize = tensors.values().map(|tensor| 4 * tensor.numel()).sum();
+            assert!(size as u64 <= bytes / 3 || tensors.len() == 1, "{file} has {size} of {bytes} bytes");
+        }
+        let again = CausalLm::from_pretrained(dir.path(), &FROZEN).unwrap();
+        assert_eq!(difference(&logits(&model, &input()), &logits(&again, &input())), 0.0);
+    }
+}
+
+/// A frozen model reads its weights where the file is mapped; the file may be replaced and removed meanwhile.
+#[test]
+fn frozen_weights_are_mapped_and_outlive_their_file() {
+    let (dir, tensors) = saved();
+    let frozen = CausalLm::from_pretrained(dir.path(), &FROZEN).unwrap();
+    let trainable = CausalLm::from_pretrained(dir.path(), &TRAINABLE).unwrap();
+    let before = logits(&frozen, &input());
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    rewrite(dir.path(), &tensors.iter().map(|(name, tensor)| (name.clone(), tensor * 2.0)).collect::<Vec<_>>());
+    assert_eq!(difference(&before, &logits(&frozen, &input())), 0.0);
+    let shared = frozen.params().get("transformer.wte.weight").unwrap().shallow_clone();
+    drop(frozen);
+    assert_eq!(difference(&shared, &tensors[0].1), 0.0);
+    tch::no_grad(|| {
+        for (_, tensor) in trainable.params().iter() {
+            let _ = tensor.shallow_clone().zero_();
+        }
+    });
+    let _ = f64::try_from(shared.sum(Kind::Float)).unwrap();
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct TrainConfig {
     pub resume: bool,
     /// Precision of the final model's file.
     pub save_dtype: Dtype,
+    /// Weights of more than so many GB (10^9 bytes) are saved in several files.
+    pub max_shard_gb: f64,
 }
 
 impl Default for TrainConfig {
@@ -77,6 +79,7 @@ impl Default for TrainConfig {
             keep_best: false,
             resume: false,
             save_dtype: Dtype::default(),
+            max_shard_gb: 5.0,
         }
     }
 }
@@ -124,6 +127,7 @@ impl TrainConfig {
         problems.require(self.log_every > 0, "train.log_every", positive);
         problems.require(self.eval_every != Some(0), "train.eval_every", positive);
         problems.require(self.save_every != Some(0), "train.save_every", positive);
+        problems.require(self.max_shard_gb > 0.0, "train.max_shard_gb", positive);
         problems.require(self.keep > 0, "train.keep", "must be at least 1: resume needs a checkpoint");
         problems.require(self.seed <= i64::MAX as u64, "train.seed", "must not exceed 9223372036854775807");
         problems.require(

@@ -2,12 +2,14 @@
 //! errors.
 //!
 //! C++ exceptions never cross the boundary: they come back as [`Error::Shim`].
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use memmap2::Mmap;
-use tch::Tensor;
+use memmap2::{Mmap, UncheckedAdvice};
+use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 use crate::error::{Error, Result};
@@ -30,6 +32,15 @@ unsafe extern "C" {
     ) -> c_int;
     fn collimate_global_norm(tensors: *const *const C_tensor, count: usize, out: *mut *mut C_tensor) -> c_int;
     fn collimate_scale(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor) -> c_int;
+    fn collimate_view(
+        data: *const c_void,
+        sizes: *const i64,
+        dims: usize,
+        kind: c_int,
+        owner: *mut c_void,
+        release: extern "C" fn(*mut c_void),
+        out: *mut *mut C_tensor,
+    ) -> c_int;
     fn collimate_cuda_peak_bytes(device: c_int, reset: c_int, out: *mut i64) -> c_int;
 }
 
@@ -142,6 +153,52 @@ pub fn map_file(path: &Path) -> Result<Mmap> {
     // SAFETY: the map is only read, as bytes that are checked before use. Someone else truncating the file meanwhile
     // ends the process with SIGBUS; our own writers rename whole files into place and never truncate one.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path, "read"))
+}
+
+/// A tensor on the CPU that reads `range` of a mapped file where it lies; the map lives as long as the tensor does. It
+/// must not be written to: the map is read-only, and a write ends the process. None where the bytes do not start at a
+/// multiple of an element's size, or the kind is none of float32, bfloat16 and float16.
+///
+/// # Errors
+/// [`Error::Shim`] where `shape` does not fill `range`.
+pub fn view(map: &Arc<Mmap>, range: Range<usize>, shape: &[i64], kind: Kind) -> Result<Option<Tensor>> {
+    // libtorch's ScalarType.
+    let code = match kind {
+        Kind::Half => 5,
+        Kind::Float => 6,
+        Kind::BFloat16 => 15,
+        _ => return Ok(None),
+    };
+    let (bytes, size) = (&map[range], kind.elt_size_in_bytes());
+    if bytes.as_ptr().addr() % size != 0 {
+        return Ok(None);
+    }
+    if shape.iter().product::<i64>() as usize * size != bytes.len() {
+        return Err(Error::Shim(format!("a view of {} bytes as {shape:?} of {kind:?}", bytes.len())));
+    }
+    let owner = Arc::into_raw(map.clone()).cast_mut().cast();
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the bytes lie in the map, which `owner` keeps; libtorch calls `release` once, when the storage goes.
+    let code = unsafe {
+        collimate_view(bytes.as_ptr().cast(), shape.as_ptr(), shape.len(), code, owner, release_map, &mut out)
+    };
+    check(code)?;
+    // SAFETY: one new handle, which the Tensor then owns.
+    Ok(Some(unsafe { Tensor::from_ptr(out) }))
+}
+
+extern "C" fn release_map(owner: *mut c_void) {
+    // SAFETY: `owner` came from `Arc::into_raw` in `view`, once for each call of this.
+    drop(unsafe { Arc::from_raw(owner.cast_const().cast::<Mmap>()) });
+}
+
+/// Says that `range` of a map is not needed for now: its pages no longer count as this process's memory.
+pub fn release_pages(map: &Mmap, range: Range<usize>) {
+    // SAFETY: the map is shared and read-only, so that a page that is read again comes back from the file.
+    let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+    if let Err(error) = advised {
+        tracing::debug!("madvise: {error}");
+    }
 }
 
 fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {

@@ -90,6 +90,16 @@ int collimate_scale(at::Tensor* const* tensors, size_t count, const at::Tensor* 
   });
 }
 
+int collimate_view(const void* data, const int64_t* sizes, size_t dims, int kind, void* owner, void (*release)(void*),
+                   at::Tensor** out) {
+  return guarded([&] {
+    auto options = at::TensorOptions().dtype(static_cast<at::ScalarType>(kind));
+    at::IntArrayRef shape(sizes, dims);
+    *out = new at::Tensor(
+        at::from_blob(const_cast<void*>(data), shape, [owner, release](void*) { release(owner); }, options));
+  });
+}
+
 const char* collimate_torch_version() { return TORCH_VERSION; }
 
 int collimate_cuda_peak_bytes(int device, int reset, int64_t* out) {

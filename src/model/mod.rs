@@ -44,7 +44,7 @@ pub use hf_config::HfConfig;
 pub use input::ModelInput;
 pub use params::{Init, Params};
 pub use reward::{Pooling, RewardModel};
-pub use save::SpecialIds;
+pub use save::SaveOptions;
 
 use crate::error::{Error, Result};
 use head::LmHead;
@@ -200,7 +200,7 @@ impl CausalLm {
     ///
     /// # Errors
     /// [`Error::Io`] where writing fails.
-    pub fn save_pretrained(&self, dir: &Path, save_dtype: Kind, ids: &SpecialIds) -> Result<()> {
+    pub fn save_pretrained(&self, dir: &Path, save_dtype: Kind, ids: &SaveOptions) -> Result<()> {
         save::causal_lm(&self.base, dir, save_dtype, ids)
     }
 

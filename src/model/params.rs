@@ -135,7 +135,7 @@ impl Builder {
     fn take_as(&mut self, name: &str, shape: &[i64], init: Init, kind: Kind) -> Result<Tensor> {
         let tensor = match &mut self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init)?,
-            Source::Weights(weights) => weights.take(name, shape)?,
+            Source::Weights(weights) => weights.take(name, shape, kind, !self.trainable)?,
             Source::Copies(params) => {
                 let tensor = params.get(name).ok_or_else(|| missing(Path::new(""), name))?;
                 // A cast is a copy already.
@@ -169,7 +169,7 @@ impl Builder {
     pub fn take_duplicate(&mut self, name: &str, as_taken: &str) -> Result<()> {
         let Source::Weights(weights) = &mut self.source else { return Ok(()) };
         let (Some(taken), true) = (self.params.get(as_taken), weights.has(name)) else { return Ok(()) };
-        let again = weights.take(name, &taken.size())?.f_to_device(self.device)?;
+        let again = weights.take(name, &taken.size(), Kind::Float, false)?.f_to_device(self.device)?;
         if again.f_equal(&taken.f_detach()?.f_to_kind(Kind::Float)?)? {
             return Ok(());
         }
@@ -209,7 +209,8 @@ pub(super) fn missing(dir: &Path, name: &str) -> Error {
     Error::tensor(dir, name, "missing from the weights", remedy)
 }
 
-fn copy(tensor: &Tensor) -> Result<Tensor> {
+/// A tensor of its own with the same values, without history.
+pub(super) fn copy(tensor: &Tensor) -> Result<Tensor> {
     let mut out = tensor.f_detach()?.f_empty_like()?;
     out.f_copy_(&tensor.f_detach()?)?;
     Ok(out)

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::head::ScoreHead;
 use super::hf_config::HfConfig;
 use super::params::{Builder, Init, Source};
-use super::{LoadOptions, Model, SpecialIds, open_weights, save};
+use super::{LoadOptions, Model, SaveOptions, open_weights, save};
 use crate::error::{Error, Result};
 
 const SCORE: &str = "score.weight";
@@ -162,7 +162,7 @@ impl RewardModel {
     ///
     /// # Errors
     /// [`Error::Io`] where writing fails.
-    pub fn save_pretrained(&self, dir: &Path, save_dtype: Kind, ids: &SpecialIds) -> Result<()> {
+    pub fn save_pretrained(&self, dir: &Path, save_dtype: Kind, ids: &SaveOptions) -> Result<()> {
         save::reward(&self.base, &self.head, None, dir, save_dtype, ids)
     }
 
@@ -171,7 +171,7 @@ impl RewardModel {
     ///
     /// # Errors
     /// As [`RewardModel::save_pretrained`].
-    pub fn save_normalised(&self, dir: &Path, save_dtype: Kind, ids: &SpecialIds, gain: f64, bias: f64) -> Result<()> {
+    pub fn save_normalised(&self, dir: &Path, save_dtype: Kind, ids: &SaveOptions, gain: f64, bias: f64) -> Result<()> {
         let head = RewardHead { bias: gain * self.head.bias + bias, ..self.head };
         let weight = self.weight.f_detach()?.f_mul_scalar(gain)?;
         save::reward(&self.base, &head, Some((SCORE, &weight)), dir, save_dtype, ids)

@@ -12,19 +12,21 @@ use super::{Model, weights};
 use crate::error::{Error, Result};
 use crate::tensors;
 
-/// The tokenizer's special ids; what is None stays as the model's files had it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SpecialIds {
+/// What a model's files say beside its weights. Of special ids what is None stays as the model's files had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaveOptions {
     /// Beginning of a sequence.
     pub bos: Option<i64>,
     /// End of a sequence.
     pub eos: Option<i64>,
     /// Padding; never used by this program.
     pub pad: Option<i64>,
+    /// Bytes of weights in one file; more go into several.
+    pub max_shard_bytes: u64,
 }
 
 /// Saves a language model.
-pub(super) fn causal_lm(model: &Model, dir: &Path, kind: Kind, ids: &SpecialIds) -> Result<()> {
+pub(super) fn causal_lm(model: &Model, dir: &Path, kind: Kind, ids: &SaveOptions) -> Result<()> {
     let mut config = common(model, kind, ids)?;
     config.insert("architectures".into(), json!([model.config.spec().causal]));
     set(&mut config, "pad_token_id", ids.pad);
@@ -34,7 +36,7 @@ pub(super) fn causal_lm(model: &Model, dir: &Path, kind: Kind, ids: &SpecialIds)
     set(&mut generation, "pad_token_id", ids.pad);
     write_json(&dir.join("config.json"), config)?;
     write_json(&dir.join("generation_config.json"), generation)?;
-    write_weights(model.params.iter(), dir, kind)
+    write_weights(model.params.iter(), dir, kind, ids.max_shard_bytes)
 }
 
 /// Saves a reward model; `pad_token_id` is the tokenizer's pad where that differs from EOS, else null: transformers
@@ -46,7 +48,7 @@ pub(super) fn reward(
     instead: Option<(&str, &Tensor)>,
     dir: &Path,
     kind: Kind,
-    ids: &SpecialIds,
+    ids: &SaveOptions,
 ) -> Result<()> {
     let mut config = common(model, kind, ids)?;
     let mut ours = json!({"bias": head.bias, "pooling": head.pooling.name(), "append_eos": head.append_eos});
@@ -66,11 +68,11 @@ pub(super) fn reward(
     config.insert("collimate".into(), ours);
     write_json(&dir.join("config.json"), config)?;
     let replaced = |(name, tensor)| instead.filter(|(other, _)| *other == name).unwrap_or((name, tensor));
-    write_weights(model.params.iter().map(replaced), dir, kind)
+    write_weights(model.params.iter().map(replaced), dir, kind, ids.max_shard_bytes)
 }
 
 /// What both have: the keys as they were read, the saved type, the special ids.
-fn common(model: &Model, kind: Kind, ids: &SpecialIds) -> Result<Map<String, Value>> {
+fn common(model: &Model, kind: Kind, ids: &SaveOptions) -> Result<Map<String, Value>> {
     let mut config = model.config.raw.clone();
     let dtype = match kind {
         Kind::Float => "float32",
@@ -108,8 +110,40 @@ fn set_eos(map: &mut Map<String, Value>, eos: Option<i64>) {
     }
 }
 
-fn write_weights<'a>(params: impl Iterator<Item = (&'a str, &'a Tensor)>, dir: &Path, kind: Kind) -> Result<()> {
-    tensors::write(&dir.join(weights::FILE), params, Some(kind), tensors::pt_metadata())
+/// One file, or, where that would pass `max_bytes`, several (`model-00001-of-00003.safetensors`, ...) and an index, as
+/// transformers writes them. A tensor is never cut.
+fn write_weights<'a>(
+    params: impl Iterator<Item = (&'a str, &'a Tensor)>,
+    dir: &Path,
+    kind: Kind,
+    max_bytes: u64,
+) -> Result<()> {
+    let bytes = |tensor: &Tensor| (tensor.numel() * kind.elt_size_in_bytes()) as u64;
+    let (mut shards, mut filled, mut total) = (vec![Vec::new()], 0, 0);
+    for (name, tensor) in params {
+        let last = shards.len() - 1;
+        if filled + bytes(tensor) > max_bytes && !shards[last].is_empty() {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += bytes(tensor);
+        total += bytes(tensor);
+        let last = shards.len() - 1;
+        shards[last].push((name, tensor));
+    }
+    let write = |name: &str, shard: Vec<_>| tensors::write(&dir.join(name), shard, Some(kind), tensors::pt_metadata());
+    if shards.len() == 1 {
+        return write(weights::FILE, shards.remove(0));
+    }
+    let (count, mut places) = (shards.len(), Map::new());
+    for (number, shard) in shards.into_iter().enumerate() {
+        let file = format!("model-{:05}-of-{count:05}.safetensors", number + 1);
+        places.extend(shard.iter().map(|(name, _)| ((*name).to_owned(), json!(file))));
+        write(&file, shard)?;
+    }
+    let index = json!({"metadata": {"total_size": total}, "weight_map": places});
+    let Value::Object(index) = index else { unreachable!("an object") };
+    write_json(&dir.join(weights::INDEX), index)
 }
 
 fn write_json(path: &Path, map: Map<String, Value>) -> Result<()> {

@@ -2,6 +2,7 @@
 //! damaged; knows no family (writing: `tensors`). Pickles are refused, never read.
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use memmap2::Mmap;
@@ -9,14 +10,15 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use tch::{Kind, Tensor};
 
-use super::params::missing;
+use super::params::{copy, missing};
 use crate::error::{Error, Result};
 use crate::ffi;
 use crate::tensors::kind_of;
 
 /// The one-file name of the weights.
 pub const FILE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The index of weights in several files.
+pub const INDEX: &str = "model.safetensors.index.json";
 const DAMAGED: &str = "the file is damaged or incomplete; download or save it again";
 
 /// The weights of a model directory: mapped files, tensors read when taken.
@@ -28,7 +30,7 @@ pub struct Weights {
 
 struct Mapped {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
 }
 
 struct Entry {
@@ -89,12 +91,13 @@ impl Weights {
         self.entries.iter().filter(|(_, entry)| !entry.taken).map(|(name, _)| name.as_str())
     }
 
-    /// Reads a tensor as float32 into main memory.
+    /// A tensor as `kind` in main memory. `frozen`: it will not be written to, so that a file that holds it in that kind
+    /// is read where it is mapped; otherwise, and for another kind, it is copied, and the file's pages are let go.
     ///
     /// # Errors
     /// [`Error::Tensor`] where it is missing, has another shape, is of a type other than float32, bfloat16 or float16, or
     /// holds a value that is not finite.
-    pub fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
+    pub fn take(&mut self, name: &str, shape: &[i64], kind: Kind, frozen: bool) -> Result<Tensor> {
         let entry = self.entries.get_mut(name).ok_or_else(|| missing(&self.dir, name))?;
         let file = &self.files[entry.file];
         let fail = |message: String, remedy: &str| Err(Error::tensor(&file.path, name, message, remedy));
@@ -103,18 +106,26 @@ impl Weights {
             return fail(message, "check that config.json and the weights belong together");
         }
         let float = |kind: &Kind| matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half);
-        let Some(kind) = kind_of(entry.dtype).filter(float) else {
+        let Some(stored) = kind_of(entry.dtype).filter(float) else {
             let message = format!("has type {:?}", entry.dtype);
             return fail(message, "save the model as float32, bfloat16 or float16");
         };
-        // Not through `half::bf16`, which tch takes for float16.
-        let tensor =
-            Tensor::f_from_data_size(&file.map[entry.start..entry.end], shape, kind)?.f_to_kind(Kind::Float)?;
+        let range = entry.start..entry.end;
+        let (tensor, mapped) = match ffi::view(&file.map, range.clone(), shape, stored)? {
+            Some(view) => (view, true),
+            // Not through `half::bf16`, which tch takes for float16.
+            None => (Tensor::f_from_data_size(&file.map[range.clone()], shape, stored)?, false),
+        };
         if !finite(&tensor)? {
             return fail("holds a value that is not finite (NaN or infinity)".into(), DAMAGED);
         }
         entry.taken = true;
-        Ok(tensor)
+        if mapped && frozen && stored == kind {
+            return Ok(tensor);
+        }
+        let copied = if stored == kind && mapped { copy(&tensor)? } else { tensor.f_to_kind(kind)? };
+        ffi::release_pages(&file.map, range);
+        Ok(copied)
     }
 
     fn add_file(&mut self, path: PathBuf, rename: impl Fn(&str) -> String, shard: Option<Shard<'_>>) -> Result<()> {
@@ -132,7 +143,7 @@ impl Weights {
                 return Err(Error::tensor(&path, &name, "stands in the weights twice", DAMAGED));
             }
         }
-        self.files.push(Mapped { path, map });
+        self.files.push(Mapped { path, map: Arc::new(map) });
         Ok(())
     }
 
@@ -155,6 +166,9 @@ type Shard<'a> = (&'a String, &'a HashMap<String, String>);
 
 /// Whether all values are finite. A finite sum says so in one pass; else (it may have overflowed) each value is looked at.
 fn finite(tensor: &Tensor) -> Result<bool> {
+    if tensor.kind() != Kind::Float {
+        return Ok(bool::try_from(tensor.f_isfinite()?.f_all()?)?);
+    }
     let sum = f64::try_from(tensor.f_sum(Kind::Float)?)?;
     Ok(sum.is_finite() || bool::try_from(tensor.f_isfinite()?.f_all()?)?)
 }

@@ -111,7 +111,7 @@ impl Stage for DpoConfig {
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
         check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
 
-        let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
+        let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
         let prepared = reference.prepare(&session, resume_from.is_none(), &rows, &eval_rows)?;
         let run = session.run.claim(&session.table)?;
         let micro = self.train.micro();

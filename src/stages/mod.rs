@@ -13,7 +13,7 @@ use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
 use crate::data::fingerprint::{self, Encoded};
 use crate::data::{DataReport, EncodeOptions, Located, Pair, Prompt, RowId, Wanted, encode_prompts, read_rows};
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model, Params, SpecialIds, device};
+use crate::model::{LoadOptions, Model, Params, SaveOptions, device};
 use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
 use crate::train::run::ClaimedRun;
@@ -129,9 +129,15 @@ impl Session {
         Err(Error::file(checkpoint, message, "put these back, or start a new run with another train.output"))
     }
 
-    /// The tokenizer's special ids, as saved configurations name them.
-    pub fn special_ids(&self) -> SpecialIds {
-        SpecialIds { bos: self.tokenizer.bos(), eos: self.tokenizer.eos(), pad: self.tokenizer.pad() }
+    /// What saved models say of the tokenizer, and how large their files may be.
+    pub fn save_options(&self, train: &TrainConfig) -> SaveOptions {
+        let tokenizer = &self.tokenizer;
+        SaveOptions {
+            bos: tokenizer.bos(),
+            eos: tokenizer.eos(),
+            pad: tokenizer.pad(),
+            max_shard_bytes: (train.max_shard_gb * 1e9) as u64,
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl Stage for RewardConfig {
         let micro = self.train.micro();
         let source = RowSource::new(&rows, &self.train, Box::new(|rows: &[&Pair]| pair_batch(rows)));
         let eval = in_order(&eval_rows, micro, pair_batch);
-        let ids = session.special_ids();
+        let ids = session.save_options(&self.train);
         let save = |dir: &Path, kind: Kind, checkpoint: bool| {
             if checkpoint || !self.reward.normalize {
                 return model.save_pretrained(dir, kind, &ids);

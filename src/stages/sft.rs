@@ -70,7 +70,7 @@ impl Stage for SftConfig {
         let collate = |rows: &[&Sequence], dropout: f64| SftBatch { rows: lm_batch(rows), dropout };
         let source = RowSource::new(&rows, &self.train, Box::new(move |rows| collate(rows, dropout)));
         let eval = in_order(&eval_rows, self.train.micro(), |rows| collate(rows, 0.0));
-        let ids = session.special_ids();
+        let ids = session.save_options(&self.train);
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,

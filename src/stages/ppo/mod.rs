@@ -47,7 +47,7 @@ impl Stage for PpoConfig {
         self.check_context(&models, &[&prompts, &eval_prompts])?;
         let scorer = RefCell::new(self.ppo.open_scorer(&session.options, self.train.micro())?);
 
-        let (resume_from, ids) = (session.resume_from.clone(), session.special_ids());
+        let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
         let rows = rows_fact(&prompts, &eval_prompts);
         let mut facts = json!({ "rows": rows, "reference": reference_fact, "reward": self.ppo.reward_fact()? });
         if let Some(path) = &self.ppo.value_model {
