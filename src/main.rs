@@ -2,7 +2,7 @@
 //!
 //! Exit status: 0 done, 2 a user's mistake, 1 a failure, 128 + n after signal n.
 use clap::{Args, Parser, Subcommand};
-use collimate::commands::{DtypeArg, evaluate, generate, info, score};
+use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, validate};
 use collimate::config::{DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig};
 use collimate::train::{progress, signals};
 use collimate::{Error, experiment, stages};
@@ -49,6 +49,10 @@ enum Command {
     Score(score::ScoreArgs),
     /// Loss, accuracy, reward and exact KL
     Evaluate(evaluate::EvaluateArgs),
+    /// What a configuration would train on, without training
+    Validate(validate::ValidateArgs),
+    /// A model or data set of the hub into the cache
+    Fetch(fetch::FetchArgs),
     /// Versions, devices, threads
     Info(info::InfoArgs),
 }
@@ -139,6 +143,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args)?,
         Command::Score(args) => score::run(args)?,
         Command::Evaluate(args) => evaluate::run(args)?,
+        Command::Validate(args) => validate::run(args)?,
+        Command::Fetch(args) => fetch::run(args)?,
         Command::Info(args) => info::run(args)?,
     }
     Ok(())

@@ -138,7 +138,7 @@ fn overrides_replace_add_and_take_any_value() {
     .unwrap();
     assert_eq!(config.train.learning_rate, 2e-6);
     assert_eq!(config.train.output, "runs/a b=c");
-    assert_eq!(config.data.train, "quoted.jsonl");
+    assert_eq!(config.data.train, "quoted.jsonl".into());
     assert_eq!(config.dpo.loss, config::DpoLoss::Ipo);
     assert_eq!(config.dpo.beta, 1.0);
     assert!(!config.train.shuffle);
@@ -147,7 +147,7 @@ fn overrides_replace_add_and_take_any_value() {
     let config: SftConfig = load(WHOLE, &["model.init=config", "model.config.n_layer=3"]).unwrap();
     assert_eq!(config.model.config.as_ref().unwrap()["n_layer"].as_integer(), Some(3));
     let words: SftConfig = load(WHOLE, &["train.output=2026-01-31", "model.path=nan", "data.train=7"]).unwrap();
-    let (output, path, train) = (&words.train.output, &words.model.path, &words.data.train);
+    let (output, path, train) = (&words.train.output, &words.model.path, &words.data.train.files()[0].path);
     assert_eq!([output.as_str(), path, train], ["2026-01-31", "nan", "7"], "text that TOML would read otherwise");
     let last: SftConfig = load(WHOLE, &["train.seed=1", "train.seed=2"]).unwrap();
     assert_eq!(last.train.seed, 2);
@@ -194,11 +194,11 @@ fn defaults_are_the_design_s() {
     // DESIGN.md, section 4, the table of keys; `steps`, `eval`, `reference`, ... have no default.
     let shared = "[model]\npath = \"m\"\ninit = \"pretrained\"\ndtype = \"float32\"\ndevice = \"auto\"\ndropout = 0.0\n\
                   [data]\ntrain = \"t.jsonl\"\nmax_length = 512\non_bad_row = \"error\"\nboundary = \"joint\"\n\
-                  completion_only = true\n\
+                  completion_only = true\nassistant_only = false\nstreaming = false\n\
                   [train]\noutput = \"run\"\nepochs = 1.0\nbatch_size = 8\nlearning_rate = 5e-5\nschedule = \"linear\"\n\
                   warmup_steps = 0\nweight_decay = 0.0\nadam_beta1 = 0.9\nadam_beta2 = 0.999\nadam_epsilon = 1e-8\n\
                   max_grad_norm = 1.0\nseed = 0\nshuffle = true\nlog_every = 10\nkeep = 2\nkeep_best = false\n\
-                  resume = false\nsave_dtype = \"float32\"\n";
+                  resume = false\nsave_dtype = \"float32\"\nmax_shard_gb = 5.0\n";
     let expected = |more: &str| format!("{shared}{more}").parse::<toml::Table>().unwrap();
     assert_eq!(load::<SftConfig>(WHOLE, &[]).unwrap().to_table(), expected(""));
     let reward = "[reward]\npooling = \"last\"\nmargin = 0.0\ncentering = 0.0\nnormalize = false\n";

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 use crate::support::{golden, ids, json, list, text};
 use collimate::data::{
-    Boundary, DataReport, EncodeOptions, Located, OnBadRow, Pair, Row, RowId, Sequence, encode_lm, encode_pairs,
+    DataReport, EncodeOptions, Located, OnBadRow, Pair, Row, RowId, Sequence, encode_lm, encode_pairs,
 };
 use collimate::error::Result;
 use collimate::tokenizer::Tokenizer;
@@ -27,7 +27,7 @@ impl Case {
     }
 
     fn options(&self, max_length: usize) -> EncodeOptions {
-        EncodeOptions { max_length, boundary: Boundary::Joint, completion_only: true, append_eos: true }
+        EncodeOptions::completions(max_length, true)
     }
 
     fn short(&self) -> usize {
@@ -42,9 +42,9 @@ impl Case {
 
     fn pair(&self, case: &Value, max_length: usize) -> Pair {
         let row = Row::Preference {
-            prompt: case["prompt"].as_str().map(str::to_owned),
-            chosen: text(case, "chosen").to_owned(),
-            rejected: text(case, "rejected").to_owned(),
+            prompt: case["prompt"].as_str().map(Into::into),
+            chosen: text(case, "chosen").into(),
+            rejected: text(case, "rejected").into(),
             preference: 1.0,
             margin: None,
         };
@@ -61,7 +61,7 @@ impl Case {
 }
 
 fn located(row: Row) -> Located {
-    Located { row, id: RowId { file: Path::new("golden.jsonl").into(), line: 1 } }
+    Located { row, id: RowId::line(Path::new("golden.jsonl"), 1) }
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn prompts_and_completions() {
                 let row = Row::PromptCompletion { prompt: prompt.into(), completion: completion.into() };
                 let ours = case.sequence(row, max_length).unwrap();
                 assert_eq!(ours.tokens, ids(&expected["ids"]), "{variant} {key}: {prompt:?} + {completion:?}");
-                assert_eq!(ours.prompt_len, prompt_len.max(1), "{variant} {key}: {prompt:?} + {completion:?}");
+                assert_eq!(ours.prompt_len(), prompt_len.max(1), "{variant} {key}: {prompt:?} + {completion:?}");
                 compared += 1;
             }
             assert!(compared >= if max_length == WHOLE { 20 } else { 1 }, "{variant} {key}: {compared} compared");
@@ -105,7 +105,7 @@ fn whole_texts() {
             let ours = ours.unwrap();
             assert_eq!(ours.tokens, expected, "{variant}: {input:?}");
             // What the tokenizer itself puts in front is no target in either: position 0.
-            assert_eq!(ours.prompt_len, 1, "{variant}: {input:?}");
+            assert_eq!(ours.prompt_len(), 1, "{variant}: {input:?}");
         }
     }
 }

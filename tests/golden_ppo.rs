@@ -146,12 +146,12 @@ fn the_adaptive_coefficient() {
 
 /// Sequences of a recorded iteration, prompts without padding.
 fn sequences(record: &Value) -> Vec<Sequence> {
-    let id = RowId { file: std::path::Path::new("recorded").into(), line: 1 };
+    let id = RowId::line(std::path::Path::new("recorded"), 1);
     let both = list(record, "prompts").iter().zip(list(record, "responses"));
     both.map(|(prompt, response)| {
         let prompt = ids(prompt);
         let tokens = prompt.iter().copied().chain(ids(response)).collect();
-        Sequence { tokens, prompt_len: prompt.len(), id: id.clone() }
+        Sequence::new(tokens, prompt.len(), id.clone())
     })
     .collect()
 }

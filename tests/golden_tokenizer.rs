@@ -1,10 +1,17 @@
-//! Ids of texts against transformers; three tokenizers over one vocabulary (scripts/goldens/tokenization.py).
-#![allow(clippy::unwrap_used)]
+//! Ids, offsets and assistant masks against transformers: three tokenizers over one vocabulary
+//! (scripts/goldens/tokenization.py) and the pipelines of the families (scripts/goldens/pipelines.py).
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 use crate::support::{golden, ids, json, list, text};
-use collimate::tokenizer::Tokenizer;
+use collimate::tokenizer::chat::{Ending, Message};
+use collimate::tokenizer::{Tokenizer, mask_of, unmarked};
 use serde_json::Value;
 
-const VARIANTS: [&str; 3] = ["plain", "bos", "added"];
+const VARIANTS: [&str; 10] = ["plain", "bos", "added", "neox", "opt", "llama3", "smollm2", "qwen2", "qwen3", "flags"];
+/// Those whose cases have offsets.
+const PIPELINES: [&str; 7] = ["neox", "opt", "llama3", "smollm2", "qwen2", "qwen3", "flags"];
+/// Those with a chat template, and how many of their conversations have a span that transformers' mask breaks off at.
+const CHATS: [(&str, usize); 6] =
+    [("neox", 0), ("llama3", 0), ("smollm2", 0), ("qwen2", 0), ("qwen3", 0), ("flags", 1)];
 
 fn load(variant: &str) -> (Tokenizer, Value) {
     let tokenizer = Tokenizer::from_dir(&golden("tokenizer").join(variant)).unwrap();
@@ -61,4 +68,56 @@ fn texts_of_ids() {
             assert_eq!(tokenizer.decode(&ids, true).unwrap(), text(case, "decoded_without_special"), "{what}");
         }
     }
+}
+
+#[test]
+fn offsets_of_tokens() {
+    for variant in PIPELINES {
+        let (tokenizer, cases) = load(variant);
+        for case in list(&cases, "texts") {
+            let input = text(case, "text");
+            let (bare, offsets) = tokenizer.encode_with_offsets(input).unwrap();
+            assert_eq!(bare, ids(&case["bare"]), "{variant}: {input:?}");
+            let at = |byte: usize| input[..byte].chars().count() as i64;
+            let ours: Vec<[i64; 2]> = offsets.iter().map(|&(start, end)| [at(start), at(end)]).collect();
+            let expected: Vec<[i64; 2]> = serde_json::from_value(case["offsets"].clone()).unwrap();
+            assert_eq!(ours, expected, "{variant}: {input:?}");
+        }
+    }
+}
+
+#[test]
+fn masks_of_conversations() {
+    for (variant, broken) in CHATS {
+        let (tokenizer, cases) = load(variant);
+        let (chat, mut broken_off, mut marked) = (tokenizer.chat().unwrap().unwrap(), 0, 0);
+        for case in list(&cases, "masks") {
+            let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+            let rendered = chat.render(&messages, Ending::Nothing).unwrap();
+            let (bare, offsets) = tokenizer.encode_with_offsets(&rendered.text).unwrap();
+            assert_eq!(bare, ids(&case["ids"]), "{variant}: {case}");
+            let mask: Vec<i64> = mask_of(&offsets, &rendered.generated).into_iter().map(i64::from).collect();
+            assert_eq!(mask, ids(&case["mask"]), "{variant}: {case}");
+            broken_off += usize::from(unmarked(&offsets, &rendered.generated).is_some());
+            marked += mask.iter().sum::<i64>();
+        }
+        assert!(marked > 0, "{variant}");
+        assert_eq!(broken_off, broken, "{variant}");
+    }
+}
+
+#[test]
+fn masks_of_spans() {
+    let offsets = [(0, 2), (2, 2), (3, 6), (3, 6), (6, 9)];
+    let mask = |spans: &[std::ops::Range<usize>]| {
+        mask_of(&offsets, spans).iter().map(|&bit| u8::from(bit)).collect::<Vec<_>>()
+    };
+    assert_eq!(mask(&[3..6]), [0, 0, 1, 0, 0]); // of tokens that share a character, the first
+    assert_eq!(mask(&[0..2]), [1, 1, 1, 1, 1]); // one that ends in token 0 goes on to the end, as in transformers
+    assert_eq!(mask(&[3..9]), [0, 0, 1, 1, 1]);
+    assert_eq!(mask(&[2..4, 6..9]), [0, 0, 0, 0, 0]); // no token holds byte 2: nothing from there on
+    assert_eq!(mask(&[3..4, 2..3, 6..9]), [0, 0, 1, 0, 0]);
+    assert_eq!(mask(&[0..0, 6..12]), [0, 0, 0, 0, 1]);
+    assert_eq!(unmarked(&offsets, &[3..4, 2..3, 6..9]), Some(1));
+    assert_eq!(unmarked(&offsets, &[3..4]), None);
 }

@@ -1,11 +1,14 @@
 //! The one integration binary: libtorch links once.
 mod architecture;
+mod chat;
 mod cli;
 mod config;
+mod config_files;
 mod data;
 
 mod experiment;
 mod ffi;
+mod golden_chat;
 mod golden_curves;
 mod golden_encoding;
 mod golden_losses;

@@ -212,7 +212,7 @@ fn configurations_that_compute_something_else_are_refused_by_key() {
     refused(llama(), "partial_rotary_factor", json!(0.5));
     refused(llama(), "residual_multiplier", json!(0.2));
     refused(kin("mistral"), "sliding_window", json!("wide"));
-    refused(kin("mistral"), "layer_types", json!(["full_attention", "sliding_attention"]));
+    refused(kin("mistral"), "layer_types", json!(["full_attention", "chunked_attention"]));
     refused(kin("qwen2"), "layer_types", json!(["full_attention"]));
     refused(kin("qwen2"), "layer_types", json!(["full_attention", "sliding_attention"]));
     refused(kin("qwen3"), "layer_types", json!(["full_attention", "linear_attention"]));

@@ -147,13 +147,59 @@ fn bos_is_neither_doubled_nor_dropped_and_eos_is_left_to_the_encoder() {
 }
 
 #[test]
-fn add_bos_token_decides_where_it_is_said() {
-    let yes = Tiny::new(&[]).config(json!({"bos_token": "<s>", "add_bos_token": true}));
-    assert_eq!(yes.load().lead(), [yes.special()]);
-    let no = Tiny::new(&[]).post(&["<s>"], &[]).config(json!({"bos_token": "<s>", "add_bos_token": false}));
-    assert!(no.load().lead().is_empty());
-    let unnamed = Tiny::new(&[]).config(json!({"add_bos_token": true}));
-    assert!(unnamed.load().lead().is_empty());
+fn the_post_processor_decides_about_bos_and_add_bos_token_does_not() {
+    let told = Tiny::new(&[]).config(json!({"bos_token": "<s>", "add_bos_token": true}));
+    assert!(told.load().lead().is_empty());
+    let untold = Tiny::new(&[]).post(&["<s>"], &[]).config(json!({"bos_token": "<s>", "add_bos_token": false}));
+    assert_eq!(untold.load().lead(), [untold.special()]);
+    let neox = json!({"bos_token": "<s>", "tokenizer_class": "GPTNeoXTokenizerFast"});
+    assert!(Tiny::new(&[]).post(&["<s>"], &[]).config(neox).load().lead().is_empty());
+}
+
+#[test]
+fn added_tokens_of_the_config_replace_flags_and_never_ids() {
+    let first = Tiny::new(&[]).special();
+    let listed = |id: i64, content: &str| {
+        let entry = json!({"content": content, "special": false, "lstrip": true, "normalized": false});
+        Tiny::new(&[]).config(json!({"added_tokens_decoder": {id.to_string(): entry}}))
+    };
+    let greedy = listed(first, "<s>").load();
+    assert_eq!(greedy.encode_bare("  <s>").unwrap(), [first]);
+    assert_eq!(
+        listed(first, "</s>").refusal(),
+        format!(
+            "DIR/tokenizer_config.json: added_tokens_decoder lists \"</s>\" as id {first}, but tokenizer.json gives it id {}; \
+             use the tokenizer_config.json that belongs to tokenizer.json",
+            first + 1
+        )
+    );
+    assert!(listed(first + 3, "<new>").refusal().contains("but tokenizer.json has no such token; "));
+    let split = Tiny::new(&[]).config(json!({"split_special_tokens": true})).load();
+    assert_eq!(split.encode_bare("<s>").unwrap().len(), 3);
+}
+
+#[test]
+fn a_chat_template_comes_with_its_tokenizer() {
+    assert!(Tiny::new(&[]).load().chat().unwrap().is_none());
+    let with = Tiny::new(&[]).file("chat_template.jinja", "{{ bos_token }}{{ messages[0].content }}").load();
+    let messages = [serde_json::from_value(json!({"role": "user", "content": "q"})).unwrap()];
+    let rendered =
+        with.chat().unwrap().unwrap().render(&messages, collimate::tokenizer::chat::Ending::Nothing).unwrap();
+    assert_eq!(rendered.text, "<s>q");
+    // Only what needs the template fails for it.
+    let broken = Tiny::new(&[]).file("chat_template.jinja", "{% if %}");
+    let message = broken.load().chat().unwrap_err().to_string();
+    assert!(message.contains("chat_template.jinja: the chat template does not compile: line 1"), "{message}");
+    let (dir, file) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(file.path(), "{{ messages[0].content }}{{ eos_token }}").unwrap();
+    let mut other = broken.load();
+    other.set_chat_template(file.path(), dir.path()).unwrap();
+    let rendered =
+        other.chat().unwrap().unwrap().render(&messages, collimate::tokenizer::chat::Ending::Nothing).unwrap();
+    assert_eq!(rendered.text, "q");
+    other.save(dir.path()).unwrap();
+    let saved = std::fs::read_to_string(dir.path().join("chat_template.jinja")).unwrap();
+    assert_eq!(saved, "{{ messages[0].content }}{{ eos_token }}");
 }
 
 #[test]

@@ -11,24 +11,34 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import chat  # noqa: E402
 import curves  # noqa: E402
+import data_files  # noqa: E402
+import families  # noqa: E402
 import generation  # noqa: E402
 import losses  # noqa: E402
 import models  # noqa: E402
 import optimizer  # noqa: E402
+import pipelines  # noqa: E402
 import ppo  # noqa: E402
 import sampling  # noqa: E402
+import splits  # noqa: E402
 import tokenization  # noqa: E402
 import torch  # noqa: E402
 
 TOPICS = {
+    "chat": chat.make,
+    "pipelines": pipelines.make,
     "tokenizer": tokenization.make,
     "models": models.make,
+    "families": families.make,
     "losses": losses.make,
     "optimizer": optimizer.make,
     "sampling": sampling.make,
     "generation": generation.make,
     "curves": curves.make,
+    "data": data_files.make,
+    "splits": splits.make,
     "ppo": ppo.make,
 }
 

@@ -7,21 +7,16 @@
   llama-tiny-tied   tied embeddings; config.json in the keys of older files and `rotary_emb.inv_freq` among the tensors
   *-reward          one-label sequence classifiers on the same backbones
 
-cases.json: rows of ids, where the targets begin, the mean loss over all targets, and one log-prob sum a row.
-cases.safetensors: logits.<row> [T, V], logprobs.<row> [targets], grad.<parameter> of the mean loss.
-Everything comes from transformers' own forward on a right-padded batch with its attention mask, float32, eager
-attention; the same rows one by one, without padding, must agree, or nothing is written.
+The values beside each model: cases.py.
 """
 
-import json
 import shutil
-from pathlib import Path
 
+import cases
 import torch
-from common import GOLDEN, generator, pad_right, write_json, write_tensors
-from safetensors.torch import load_file, save_file
+from cases import edit_config, randomise, rewrite, save
+from common import GOLDEN
 from transformers import (
-    AutoModelForCausalLM,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
@@ -30,7 +25,8 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-DIRECTORY = GOLDEN / "models"
+DIRECTORY = cases.DIRECTORY
+MADE_BY = "scripts/goldens/models.py"
 GPT2 = {"n_positions": 64, "n_embd": 24, "n_layer": 2, "n_head": 3, "vocab_size": 96, "bos_token_id": 95, "eos_token_id": 95}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 LLAMA = {
@@ -39,83 +35,12 @@ LLAMA = {
 }
 
 
-def randomise(model, seed: int) -> None:
-    """Every parameter gets values that matter: biases are not 0 and norm weights are not 1."""
-    draw = generator(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=draw)
-            if parameter.dim() == 1:
-                centre = 1.0 if "norm" in name or name.rsplit(".", 2)[-2].startswith("ln_") and name.endswith("weight") else 0.0
-                parameter.copy_(centre + 0.2 * noise)
-            else:
-                parameter.copy_(0.25 * noise)
-    model.eval()
+def causal_cases(path, vocabulary: int, seed: int) -> None:
+    cases.causal_cases(path, vocabulary, seed, MADE_BY)
 
 
-def save(model, name: str) -> Path:
-    path = DIRECTORY / name
-    shutil.rmtree(path, ignore_errors=True)
-    model.config.architectures = [type(model).__name__]
-    model.save_pretrained(path)
-    return path
-
-
-def rewrite(path: Path, rename=lambda name: name, extra: dict | None = None) -> None:
-    """The same tensors under other names, and some more."""
-    tensors = {rename(name): tensor for name, tensor in load_file(path / "model.safetensors").items()}
-    save_file(tensors | (extra or {}), path / "model.safetensors", metadata={"format": "pt"})
-
-
-def edit_config(path: Path, change) -> None:
-    config = json.loads((path / "config.json").read_text())
-    config = change(config)
-    (path / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def make_rows(vocabulary: int, seed: int) -> list[list[int]]:
-    """Rows of ids of lengths 2 to 19; `prompt_len` of row i is 1 + i % 3, so some rows have a single target."""
-    draw = generator(seed)
-    return [torch.randint(3, vocabulary, (length,), generator=draw).tolist() for length in (7, 19, 2, 12, 4)]
-
-
-def causal_cases(path: Path, vocabulary: int, seed: int) -> None:
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-    rows = make_rows(vocabulary, seed)
-    starts = [1 + i % 3 if len(row) > 3 else 1 for i, row in enumerate(rows)]
-    ids, mask = pad_right(rows, 0)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    total, count, tensors, sums = 0.0, 0, {}, []
-    for i, (row, start) in enumerate(zip(rows, starts)):
-        one = model(input_ids=torch.tensor([row]), use_cache=False).logits[0]
-        torch.testing.assert_close(logits[i, : len(row)], one, atol=1e-5, rtol=1e-5)
-        logprobs = logits[i, start - 1 : len(row) - 1].log_softmax(-1).gather(1, torch.tensor(row[start:])[:, None])[:, 0]
-        total, count = total - logprobs.sum(), count + len(row) - start
-        tensors[f"logits.{i}"], tensors[f"logprobs.{i}"] = logits[i, : len(row)], logprobs
-        sums.append(logprobs.sum().item())
-    loss = total / count
-    loss.backward()
-    for name, parameter in model.named_parameters():
-        tensors[f"grad.{name}"] = parameter.grad
-    write_tensors(path / "cases.safetensors", tensors)
-    write_json(path / "cases.json", {
-        "made_by": "transformers 5.23.0, scripts/goldens/models.py",
-        "rows": rows, "prompt_len": starts, "targets": count, "loss": loss.item(), "logprob_sums": sums,
-    })
-
-
-def reward_cases(cls, path: Path, vocabulary: int, pad: int, seed: int) -> None:
-    """Scores of rows in a right-padded batch: transformers pools at the last token that is not pad."""
-    model = cls.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-    rows = make_rows(vocabulary, seed)
-    assert all(pad not in row for row in rows)
-    ids, mask = pad_right(rows, pad)
-    scores = model(input_ids=ids, attention_mask=mask).logits[:, 0]
-    for row, score in zip(rows, scores):
-        torch.testing.assert_close(model(input_ids=torch.tensor([row])).logits[0, 0], score, atol=1e-5, rtol=1e-5)
-    write_json(path / "cases.json", {
-        "made_by": "transformers 5.23.0, scripts/goldens/models.py", "rows": rows, "scores": scores.tolist(),
-    })
+def reward_cases(path, vocabulary: int, pad: int, seed: int) -> None:
+    cases.reward_cases(path, vocabulary, pad, seed, MADE_BY)
 
 
 def gpt2_tiny() -> GPT2Config:
@@ -158,7 +83,7 @@ def make_gpt2() -> None:
     config.num_labels, config.pad_token_id, config.problem_type = 1, 1, "regression"
     model = GPT2ForSequenceClassification(config)
     randomise(model, 4)
-    reward_cases(GPT2ForSequenceClassification, save(model, "gpt2-tiny-reward"), 400, 1, 104)
+    reward_cases(save(model, "gpt2-tiny-reward"), 400, 1, 104)
 
 
 def make_llama() -> None:
@@ -173,7 +98,7 @@ def make_llama() -> None:
     config.num_labels, config.pad_token_id, config.problem_type = 1, 0, "regression"
     reward = LlamaForSequenceClassification(config)
     randomise(reward, 6)
-    reward_cases(LlamaForSequenceClassification, save(reward, "llama-tiny-reward"), 96, 0, 106)
+    reward_cases(save(reward, "llama-tiny-reward"), 96, 0, 106)
 
     rope = {"rope_type": "default", "rope_theta": 10000.0}
     model = LlamaForCausalLM(LlamaConfig(**LLAMA, num_key_value_heads=4, tie_word_embeddings=True, rope_parameters=rope))

@@ -1,7 +1,7 @@
 //! `collimate evaluate`: what a model is worth, on rows and on its own samples.
 use super::generate::SamplingArgs;
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
-use crate::config::{Boundary, OnBadRow};
+use crate::config::OnBadRow;
 use crate::data::{
     DataReport, EncodeOptions, Pair, Prompt, Wanted, columns, encode_lm, encode_pairs, lm_batch, pair_batch, read_rows,
 };
@@ -87,7 +87,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             let opened = open_causal(&args.model.model, &options)?;
             if pairs {
                 policy_on_pairs(args, &opened, &options, &mut figures)?;
-            } else if has("text") || has("completion") {
+            } else if has("text") || has("completion") || has("messages") {
                 policy_on_rows(args, &opened, &mut figures)?;
             } else if !samples {
                 let remedy = "add --reward, --reference or both, or give rows with completions";
@@ -122,12 +122,7 @@ fn print(as_json: bool, figures: &Figures) {
 }
 
 fn encode_options(max_positions: i64, append_eos: bool) -> EncodeOptions {
-    EncodeOptions {
-        max_length: usize::try_from(max_positions).unwrap_or(usize::MAX),
-        boundary: Boundary::Joint,
-        completion_only: true,
-        append_eos,
-    }
+    EncodeOptions::completions(usize::try_from(max_positions).unwrap_or(usize::MAX), append_eos)
 }
 
 fn limited<T>(mut rows: Vec<T>, limit: Option<u32>) -> Vec<T> {

@@ -132,8 +132,8 @@ fn typed_prompts(texts: &[String], opened: &Opened, new_tokens: usize) -> Result
             let message = format!("--prompt {text:?} has {} tokens, between 1 and {room} are needed", tokens.len());
             return Err(Error::usage(message, "change it, or lower --max-new-tokens"));
         }
-        let id = crate::data::RowId { file: std::path::Path::new("--prompt").into(), line: at + 1 };
-        prompts.push(Prompt { tokens, text: text.clone(), completion: None, id });
+        let id = crate::data::RowId::line(std::path::Path::new("--prompt"), at + 1);
+        prompts.push(Prompt { tokens, text: text.clone(), messages: None, id });
     }
     Ok(prompts)
 }

@@ -1,8 +1,10 @@
 //! What is not a stage: generate, score, evaluate, info. One file each; this one holds what they share.
 pub mod evaluate;
+pub mod fetch;
 pub mod generate;
 pub mod info;
 pub mod score;
+pub mod validate;
 
 use crate::error::{Error, Result};
 use crate::hub;

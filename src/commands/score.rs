@@ -1,7 +1,7 @@
 //! `collimate score`: log-probs a token (causal LM) or rewards (reward model), a row in, a row out.
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
-use crate::config::{Boundary, OnBadRow};
-use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows};
+use crate::config::OnBadRow;
+use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows, source};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::loss::logprobs;
@@ -11,7 +11,6 @@ use crate::rollout::scorer::RewardScorer;
 use crate::train::progress::Progress;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Log-probs or rewards of rows.
@@ -69,12 +68,8 @@ fn logprob_rows(
     progress: &mut Progress,
 ) -> Result<()> {
     let _guard = tch::no_grad_guard();
-    let options = EncodeOptions {
-        max_length: usize::try_from(opened.model.dims().context).unwrap_or(usize::MAX),
-        boundary: Boundary::Joint,
-        completion_only: true,
-        append_eos: args.eos,
-    };
+    let most = usize::try_from(opened.model.dims().context).unwrap_or(usize::MAX);
+    let options = EncodeOptions::completions(most, args.eos);
     let mut report = DataReport::default();
     let sequences = encode_lm(&opened.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
     if report.truncated > 0 {
@@ -102,13 +97,14 @@ fn logprob_rows(
 
 /// The rows as they stand in the file, with all their columns, in the order of `rows`.
 fn objects(path: &Path, rows: &[Located]) -> Result<Vec<Map<String, Value>>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    let lines: HashMap<usize, &str> =
-        text.trim_start_matches('\u{feff}').lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
-    let parse = |located: &Located| {
-        let line = located.id.line;
-        let object = lines.get(&line).and_then(|text| serde_json::from_str(text).ok());
-        object.ok_or_else(|| Error::row(path, line, "changed while it was read", "run the command again"))
+    let mut all = source::open(path)?;
+    let mut next = |located: &Located| {
+        while let Some(raw) = all.next().transpose()? {
+            if let (true, Ok(object)) = (raw.id.number == located.id.number, raw.object) {
+                return Ok(object);
+            }
+        }
+        Err(located.id.error("changed while it was read", "run the command again"))
     };
-    rows.iter().map(parse).collect()
+    rows.iter().map(&mut next).collect()
 }

@@ -114,6 +114,11 @@ impl Document {
         self.table.is_empty()
     }
 
+    /// The names of its sections.
+    pub fn sections(&self) -> Vec<String> {
+        self.table.keys().cloned().collect()
+    }
+
     /// The value of a key as it stands, if there is one.
     pub fn value(&self, section: &str, key: &str) -> Option<&toml::Value> {
         self.table.get(section)?.get(key)
@@ -226,7 +231,7 @@ fn apply_override(table: &mut toml::Table, item: &str) -> Result<(String, String
 }
 
 /// `, did you mean "x"?` where one of `known` is close to `key`.
-fn suggestion(key: &str, known: &[&str]) -> String {
+pub(super) fn suggestion(key: &str, known: &[&str]) -> String {
     known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
@@ -243,8 +248,9 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     let mut header = None;
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
-        if let Some(inner) = line.strip_prefix('[') {
-            current = inner.split(']').next().unwrap_or_default().trim().to_owned();
+        if line.starts_with('[') {
+            // [section], or [[section.key]] for one of several tables.
+            current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim().to_owned();
             if current == key {
                 return Some(number + 1);
             }

@@ -6,6 +6,7 @@ pub mod data;
 pub mod document;
 pub mod dpo;
 pub mod experiment;
+pub mod files;
 pub mod model;
 pub mod optim;
 pub mod ppo;
@@ -17,6 +18,7 @@ pub use data::{Boundary, DataConfig, OnBadRow};
 pub use document::{Document, Problems};
 pub use dpo::{DpoConfig, DpoLoss, DpoSection};
 pub use experiment::{ExperimentSection, Part, SentimentConfig, SentimentData};
+pub use files::{DataFile, DataFiles};
 pub use model::{Dtype, Init, ModelConfig};
 pub use optim::{OptimConfig, ScheduleKind};
 pub use ppo::{PpoConfig, PpoSection};
@@ -86,6 +88,14 @@ pub fn load<C: StageConfig>(path: &Path, overrides: &[String]) -> Result<C> {
     let config = read(&mut document);
     document.finish()?;
     Ok(config)
+}
+
+/// The sections of a configuration file with its overrides, whichever stage it is for.
+///
+/// # Errors
+/// As [`Document::open`].
+pub fn sections(path: &Path, overrides: &[String]) -> Result<Vec<String>> {
+    Ok(Document::open(path, overrides)?.sections())
 }
 
 /// Reads and validates a whole document as a stage's configuration; problems stay in the document.

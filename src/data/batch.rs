@@ -45,7 +45,7 @@ pub struct Actions {
 pub struct LmBatch {
     /// The tokens.
     pub flat: Flat,
-    /// The tokens from each sequence's `prompt_len` on.
+    /// Each sequence's own targets.
     pub targets: Targets,
     /// Where the rows came from, `[S]`.
     pub ids: Vec<RowId>,
@@ -106,9 +106,9 @@ impl Targets {
         self.tokens.is_empty()
     }
 
-    /// Adds the targets of the next sequence: the tokens of `row` from position `from` (at least 1) on.
-    fn push(&mut self, flat: &Flat, row: &[i64], from: usize) {
-        for t in from.max(1)..row.len() {
+    /// Adds the targets of the next sequence: the tokens of `row` at `positions`, all at least 1.
+    fn push(&mut self, flat: &Flat, row: &[i64], positions: impl Iterator<Item = usize>) {
+        for t in positions {
             self.hidden.push(row[t - 1]);
             self.tokens.push(flat.tokens[row[t] as usize]);
             self.sequence.push(self.sequences as i64);
@@ -122,7 +122,7 @@ pub fn lm_batch(sequences: &[&Sequence]) -> LmBatch {
     let mut batch = LmBatch::default();
     for sequence in sequences {
         let row: Vec<i64> = batch.flat.push(&sequence.tokens, 0).collect();
-        batch.targets.push(&batch.flat, &row, sequence.prompt_len);
+        batch.targets.push(&batch.flat, &row, sequence.target_positions());
         batch.flat.rows.push(row);
         batch.ids.push(sequence.id.clone());
     }
@@ -144,13 +144,13 @@ pub fn pair_batch(pairs: &[&Pair]) -> PairBatch {
             rows.push(row);
         }
         batch.preference.push(pair.preference);
-        batch.margin.push(pair.margin);
+        batch.margin.push(pair.margin.unwrap_or(0.0));
         batch.ids.push(pair.id.clone());
     }
     chosen.extend(rejected);
     for (sequence, row) in chosen.into_iter().enumerate() {
         let prompt_len = pairs[sequence % pairs.len()].prompt.len();
-        batch.targets.push(&batch.flat, &row, prompt_len);
+        batch.targets.push(&batch.flat, &row, prompt_len.max(1)..row.len());
         batch.actions.indices.extend(&row[prompt_len..]);
         batch.actions.sequence.extend(std::iter::repeat_n(sequence as i64, row.len() - prompt_len));
         batch.ends.extend(row.last());

@@ -1,23 +1,35 @@
-//! Rows of a file -> token sequences -> flat batches, as plain vectors, and the order in which they are taken.
+//! Rows of files -> token sequences -> flat batches, as plain vectors, and the order in which they are taken.
 //!
 //! ```text
-//! jsonl::read_rows -> rows::Located -> encode -> Sequence | Pair | Prompt -> batch -> Flat + Targets
-//!                                                     ^ loader: which ones make the next batch
+//! source -> columns -> rows::Located -> encode -> Sequence | Pair | Prompt -> batch -> Flat + Targets
+//!                                                        ^ loader: which ones make the next batch
 //! ```
 //!
 //! Imports `config`, the tokenizer, seeds and errors; no tensors, no model.
 pub mod batch;
+pub mod columns;
 pub mod encode;
 pub mod fingerprint;
-pub mod jsonl;
 pub mod loader;
+mod messages;
+pub mod read;
 pub mod rows;
+pub mod set;
+pub mod source;
+pub mod store;
 
 pub use batch::{Actions, Flat, LmBatch, PairBatch, Targets, lm_batch, pair_batch};
-pub use encode::{EncodeOptions, Pair, Prompt, Sequence, encode_lm, encode_pairs, encode_prompts};
+pub use columns::Wanted;
+pub use encode::{
+    Encode, EncodeOptions, Encoder, Pair, Prompt, Sequence, encode_files, encode_lm, encode_pairs, encode_prompts,
+    encode_rows,
+};
 pub use fingerprint::fingerprint;
-pub use jsonl::{Wanted, columns, read_rows};
 pub use loader::{Loader, LoaderState};
-pub use rows::{DataReport, Located, Row, RowId};
+pub use read::{for_each_chunk, read_rows};
+pub use rows::{Content, DataReport, Located, Message, Row, RowId, Unit};
+pub use set::{Data, Set};
+pub use source::columns;
+pub use store::Rows;
 
 pub use crate::config::{Boundary, OnBadRow};

@@ -1,48 +1,129 @@
 //! What a row is, where it came from, and what became of the rows of a file. Imports nothing of ours but `error`.
 use crate::error::{Error, Result};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a row stands; shows itself as `file:line`.
+/// What the rows of a file are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Lines of text (of the unpacked text, where the file is packed).
+    Line,
+    /// Rows of a file that has no lines: Parquet, a JSON array.
+    Row,
+}
+
+/// Where a row stands; shows itself as `file:line`, or as `file: row N` where the file has no lines.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RowId {
     /// The data file.
     pub file: Arc<Path>,
-    /// Line, from 1.
-    pub line: usize,
+    /// Line or row, from 1.
+    pub number: usize,
+    /// Which of the two.
+    pub unit: Unit,
+}
+
+impl RowId {
+    /// A line of a file, from 1.
+    pub fn line(file: impl Into<Arc<Path>>, number: usize) -> Self {
+        Self { file: file.into(), number, unit: Unit::Line }
+    }
+
+    /// A row of a file that has no lines, from 1.
+    pub fn row(file: impl Into<Arc<Path>>, number: usize) -> Self {
+        Self { file: file.into(), number, unit: Unit::Row }
+    }
+
+    /// An error that names the row, what is wrong with it, and the remedy.
+    pub fn error(&self, message: impl fmt::Display, remedy: impl Into<String>) -> Error {
+        match self.unit {
+            Unit::Line => Error::row(&self.file, self.number, message.to_string(), remedy),
+            Unit::Row => Error::file(&self.file, format!("row {}: {message}", self.number), remedy),
+        }
+    }
 }
 
 impl fmt::Display for RowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.unit {
+            Unit::Line => write!(f, "{}:{}", self.file.display(), self.number),
+            Unit::Row => write!(f, "{}: row {}", self.file.display(), self.number),
+        }
     }
 }
 
-/// One row, in TRL's columns.
+/// One turn of a conversation, as it stands in the row: `role`, `content` and what else there is.
+pub type Message = Map<String, Value>;
+
+/// What a column of text holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// A string.
+    Text(String),
+    /// A conversation; a chat template makes text of it.
+    Messages(Vec<Message>),
+}
+
+impl Content {
+    /// The string, where it is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Content::Text(text) => Some(text),
+            Content::Messages(_) => None,
+        }
+    }
+
+    /// The messages, where it is a conversation.
+    pub fn messages(&self) -> Option<&[Message]> {
+        match self {
+            Content::Text(_) => None,
+            Content::Messages(messages) => Some(messages),
+        }
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Self {
+        Content::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Content::Text(text)
+    }
+}
+
+/// One row, in TRL's columns. The contents of a row are all strings or all conversations.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Row {
     /// `text`.
     Text(String),
+    /// `messages`: a whole conversation, of at least one message.
+    Messages(Vec<Message>),
     /// `prompt`, `completion`.
     PromptCompletion {
         /// What is given.
-        prompt: String,
+        prompt: Content,
         /// What is learnt or scored.
-        completion: String,
+        completion: Content,
     },
     /// `prompt` alone.
-    Prompt(String),
+    Prompt(Content),
     /// `[prompt,] chosen, rejected[, preference][, margin]`.
     Preference {
-        /// What is given; none: what `chosen` and `rejected` begin with alike.
-        prompt: Option<String>,
+        /// What is given. None: what the strings `chosen` and `rejected` begin with alike; of conversations, that they
+        /// have no first message in common.
+        prompt: Option<Content>,
         /// The better completion.
-        chosen: String,
+        chosen: Content,
         /// The worse completion.
-        rejected: String,
+        rejected: Content,
         /// The probability in [0, 1] that `chosen` is better; 0.5 is a tie.
         preference: f64,
         /// By how much `chosen` should win, in units of reward.
@@ -76,6 +157,8 @@ pub struct DataReport {
     pub with_eos_target: usize,
     /// Tokens of all sequences (a pair's prompt counts once).
     pub tokens: usize,
+    /// Tokens that are targets.
+    pub targets: usize,
 }
 
 impl DataReport {
@@ -91,8 +174,9 @@ impl DataReport {
 }
 
 impl DataReport {
-    /// Says in one line what became of `path`'s rows; warns where rows were skipped or no target is EOS.
-    pub fn announce(&self, path: &Path) {
+    /// Says in one line what became of `path`'s rows; warns where rows were skipped or, of rows that are `learnt`, no
+    /// target is EOS.
+    pub fn announce(&self, path: &Path, learnt: bool) {
         let name = path.display();
         tracing::info!("{name}: {self}");
         if self.skipped_rows() > 0 {
@@ -101,7 +185,7 @@ impl DataReport {
         if let Some(example) = &self.boundary_example {
             tracing::debug!("{name}: tokens across the prompt's end, for example {example}");
         }
-        if self.with_eos_target == 0 {
+        if learnt && self.with_eos_target == 0 {
             tracing::warn!("{name}: no target is EOS; a model trained on this does not learn to stop");
         }
     }
@@ -126,11 +210,14 @@ impl fmt::Display for DataReport {
 }
 
 /// Why a row cannot be used: a reason to count by, and what is said of it.
-#[derive(Debug)]
-pub(crate) struct BadRow {
-    pub(crate) reason: &'static str,
-    pub(crate) message: String,
-    pub(crate) remedy: &'static str,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// What is counted where bad rows are skipped.
+    pub reason: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: &'static str,
 }
 
 impl BadRow {
@@ -141,7 +228,7 @@ impl BadRow {
     /// An error that names the row, or a count where bad rows are skipped.
     pub(crate) fn handle(self, id: &RowId, on_bad: super::OnBadRow, report: &mut DataReport) -> Result<()> {
         match on_bad {
-            super::OnBadRow::Error => Err(Error::row(&id.file, id.line, self.message, self.remedy)),
+            super::OnBadRow::Error => Err(id.error(self.message, self.remedy)),
             super::OnBadRow::Skip => {
                 tracing::debug!(row = %id, "skipped: {}", self.message);
                 *report.skipped.entry(self.reason).or_default() += 1;
@@ -157,7 +244,7 @@ pub(crate) fn refuse_empty(file: &Path, left: usize, report: &DataReport) -> Res
         return Ok(());
     }
     if report.rows == 0 {
-        return Err(Error::file(file, "holds no rows", "give a file with one JSON object a line"));
+        return Err(Error::file(file, "holds no rows", "give a file with rows"));
     }
     let reasons: Vec<String> = report.skipped.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     Err(Error::file(

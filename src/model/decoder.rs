@@ -109,6 +109,19 @@ impl DecoderConfig {
     pub fn layers(&self) -> i64 {
         self.num_hidden_layers
     }
+
+    /// Sizes.
+    fn dims(&self) -> Dims {
+        Dims {
+            vocab: self.vocab_size,
+            hidden: self.hidden_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            context: self.max_position_embeddings,
+        }
+    }
 }
 
 /// A family that is a decoder with options: its names beside them.
@@ -135,6 +148,10 @@ impl super::family::Family for DecoderFamily {
 
     fn most_tokens(&self) -> Option<i64> {
         None
+    }
+
+    fn dims(&self) -> Dims {
+        self.config.dims()
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {
@@ -257,16 +274,7 @@ impl Backbone for Decoder {
     }
 
     fn dims(&self) -> Dims {
-        let config = &self.config;
-        Dims {
-            vocab: config.vocab_size,
-            hidden: config.hidden_size,
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            context: config.max_position_embeddings,
-        }
+        self.config.dims()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use tch::Tensor;
 
-use super::backbone::Backbone;
+use super::backbone::{Backbone, Dims};
 use super::keys::Keys;
 use super::params::Builder;
 use super::{gpt_neox, gpt2, llama, mistral, opt, qwen};
@@ -64,6 +64,9 @@ pub trait Family: Debug + Send + Sync {
 
     /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
     fn most_tokens(&self) -> Option<i64>;
+
+    /// Sizes.
+    fn dims(&self) -> Dims;
 
     /// Takes the backbone's tensors; gives the backbone and the token embedding `[V, D]`.
     ///

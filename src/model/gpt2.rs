@@ -76,6 +76,19 @@ impl Config {
         let scale = if self.scale_attn_weights { width.sqrt().recip() } else { 1.0 };
         if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f64 } else { scale }
     }
+
+    /// Sizes.
+    fn dims(&self) -> Dims {
+        Dims {
+            vocab: self.vocab_size,
+            hidden: self.n_embd,
+            layers: self.n_layer,
+            heads: self.n_head,
+            kv_heads: self.n_head,
+            head_dim: self.n_embd / self.n_head,
+            context: self.n_positions,
+        }
+    }
 }
 
 impl Family for Config {
@@ -93,6 +106,10 @@ impl Family for Config {
 
     fn most_tokens(&self) -> Option<i64> {
         Some(self.n_positions)
+    }
+
+    fn dims(&self) -> Dims {
+        Config::dims(self)
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {
@@ -175,16 +192,7 @@ impl Backbone for Gpt2 {
     }
 
     fn dims(&self) -> Dims {
-        let config = &self.config;
-        Dims {
-            vocab: config.vocab_size,
-            hidden: config.n_embd,
-            layers: config.n_layer,
-            heads: config.n_head,
-            kv_heads: config.n_head,
-            head_dim: config.n_embd / config.n_head,
-            context: config.n_positions,
-        }
+        self.config.dims()
     }
 }
 

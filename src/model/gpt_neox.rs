@@ -80,6 +80,19 @@ impl Config {
     fn head_dim(&self) -> i64 {
         self.hidden_size / self.num_attention_heads
     }
+
+    /// Sizes.
+    fn dims(&self) -> Dims {
+        Dims {
+            vocab: self.vocab_size,
+            hidden: self.hidden_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            kv_heads: self.num_attention_heads,
+            head_dim: self.head_dim(),
+            context: self.max_position_embeddings,
+        }
+    }
 }
 
 impl Family for Config {
@@ -97,6 +110,10 @@ impl Family for Config {
 
     fn most_tokens(&self) -> Option<i64> {
         None
+    }
+
+    fn dims(&self) -> Dims {
+        Config::dims(self)
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {
@@ -209,16 +226,7 @@ impl Backbone for GptNeoX {
     }
 
     fn dims(&self) -> Dims {
-        let config = &self.config;
-        Dims {
-            vocab: config.vocab_size,
-            hidden: config.hidden_size,
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_attention_heads,
-            head_dim: config.head_dim(),
-            context: config.max_position_embeddings,
-        }
+        self.config.dims()
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::family::{FAMILIES, Family, Spec};
 use super::keys::Keys;
+use super::weights::Weights;
 use crate::error::{Error, Result};
 
 /// A model's configuration: as read, and as understood.
@@ -63,6 +64,15 @@ impl HfConfig {
     /// The family's names.
     pub fn spec(&self) -> &'static Spec {
         self.family.spec()
+    }
+
+    /// Values in the weights of `dir`, which this configuration describes; the file headers are read, not the values.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn count_weights(&self, dir: &Path) -> Result<u64> {
+        let spec = self.spec();
+        Ok(Weights::open(dir, |name| spec.canonical_name(name))?.numel())
     }
 
     /// Whether it describes a reward model rather than a language model.

@@ -1,4 +1,5 @@
-//! Mistral (Jiang et al. 2023): the decoder with a sliding window in every layer. Owns its keys.
+//! Mistral (Jiang et al. 2023): the decoder with a sliding window, in every layer unless `layer_types` says
+//! otherwise (transformers then calls it Ministral). Owns its keys.
 use super::decoder::{self, DecoderConfig, DecoderFamily, Defaults};
 use super::family::{LM_HEAD, Spec};
 
@@ -22,10 +23,7 @@ pub static SPEC: Spec = Spec {
         let mut config = DecoderConfig::read(keys, defaults)?;
         // A file without the key has the default; an explicit null means no window.
         let width = if keys.is_null("sliding_window") { None } else { Some(keys.size(&["sliding_window"], 4096)?) };
-        config.windows = vec![width; config.layers() as usize];
-        if keys.windows(config.layers(), width, 0)? != config.windows {
-            return keys.fail("layer_types", "a window in some layers only is not supported here");
-        }
+        config.windows = keys.windows(config.layers(), width, 0)?;
         Ok(Box::new(DecoderFamily { spec: &SPEC, config }))
     },
 };

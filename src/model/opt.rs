@@ -82,6 +82,19 @@ impl Config {
             Ok(Norm::plain(width, LAYER_NORM_EPS, output))
         }
     }
+
+    /// Sizes.
+    fn dims(&self) -> Dims {
+        Dims {
+            vocab: self.vocab_size,
+            hidden: self.word_embed_proj_dim,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            kv_heads: self.num_attention_heads,
+            head_dim: self.hidden_size / self.num_attention_heads,
+            context: self.max_position_embeddings,
+        }
+    }
 }
 
 impl Family for Config {
@@ -99,6 +112,10 @@ impl Family for Config {
 
     fn most_tokens(&self) -> Option<i64> {
         Some(self.max_position_embeddings)
+    }
+
+    fn dims(&self) -> Dims {
+        Config::dims(self)
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {
@@ -223,15 +240,6 @@ impl Backbone for Opt {
     }
 
     fn dims(&self) -> Dims {
-        let config = &self.config;
-        Dims {
-            vocab: config.vocab_size,
-            hidden: config.word_embed_proj_dim,
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_attention_heads,
-            head_dim: config.hidden_size / config.num_attention_heads,
-            context: config.max_position_embeddings,
-        }
+        self.config.dims()
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
     theta: f64,
-    /// Values of a head that turn, from the first; the rest pass.
+    /// Values of a head that turn, from the first; the rest pass. Where odd, one more turns with them.
     dims: i64,
     scaling: Scaling,
 }
@@ -61,7 +61,7 @@ impl RopeConfig {
             return keys.fail("head_dim", format_args!("{head_dim} is odd, rotary embedding needs pairs"));
         }
         let scaling = nested.scaling(context)?;
-        Ok(RopeConfig { theta, dims: turning + turning % 2, scaling })
+        Ok(RopeConfig { theta, dims: turning, scaling })
     }
 
     /// Whether all of a head turns.
@@ -168,7 +168,8 @@ impl Rope {
         let frequencies = self.frequencies(input)?;
         let angles = input.positions.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?.f_mul(&frequencies)?;
         let angles = angles.f_unsqueeze(1)?;
-        Ok(Rotation { cos: angles.f_cos()?, sin: angles.f_sin()?, dims: self.config.dims })
+        let dims = self.config.dims + self.config.dims % 2;
+        Ok(Rotation { cos: angles.f_cos()?, sin: angles.f_sin()?, dims })
     }
 
     /// `[d/2]`, or `[N, d/2]` where they depend on the length of a token's sequence.

@@ -86,6 +86,11 @@ impl Weights {
         self.entries.contains_key(name)
     }
 
+    /// Values in all tensors.
+    pub fn numel(&self) -> u64 {
+        self.entries.values().map(|entry| entry.shape.iter().product::<i64>() as u64).sum()
+    }
+
     /// Names of tensors that were not taken.
     pub fn left_over(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|(_, entry)| !entry.taken).map(|(name, _)| name.as_str())

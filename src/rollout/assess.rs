@@ -3,8 +3,8 @@ use super::forward::target_logits;
 use super::generate::{GenerateOptions, generate};
 use super::scorer::RewardScorer;
 use crate::data::{
-    Boundary, DataReport, EncodeOptions, Located, OnBadRow, Prompt, Row, RowId, Sequence, Wanted, encode_prompts,
-    lm_batch, read_rows,
+    Content, DataReport, EncodeOptions, Located, Message, OnBadRow, Prompt, Row, RowId, Sequence, Wanted,
+    encode_prompts, lm_batch, read_rows,
 };
 use crate::error::{Error, Result};
 use crate::loss::{kl, logprobs};
@@ -28,12 +28,7 @@ pub fn read_prompts(
     let mut report = DataReport::default();
     let mut rows = read_rows(path, Wanted::Prompts, OnBadRow::Error, &mut report)?;
     rows.truncate(limit.unwrap_or(usize::MAX));
-    let options = EncodeOptions {
-        max_length: prompt_room(model, new_tokens)?,
-        boundary: Boundary::Joint,
-        completion_only: true,
-        append_eos: false,
-    };
+    let options = EncodeOptions::completions(prompt_room(model, new_tokens)?, false);
     let prompts = encode_prompts(tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
     if report.truncated > 0 {
         let (cut, holds) = (report.truncated, model.dims().context);
@@ -149,14 +144,25 @@ pub fn sample_rewards(
     scorer.score(&sample_rows(prompts, samples), progress)
 }
 
-/// Samples as rows of text, for a scorer.
+/// Samples as rows, for a scorer: of text, or of conversations, which a scorer's own template writes anew.
 pub fn sample_rows(prompts: &[Prompt], samples: &[Sample]) -> Vec<Located> {
-    let row = |sample: &Sample| {
-        let prompt = &prompts[sample.prompt];
-        let row = Row::PromptCompletion { prompt: prompt.text.clone(), completion: sample.text.clone() };
-        Located { row, id: prompt.id.clone() }
+    samples.iter().map(|sample| answered(&prompts[sample.prompt], &sample.text)).collect()
+}
+
+/// A prompt with an answer to it as a row: in a conversation the answer is the assistant's next message.
+pub fn answered(prompt: &Prompt, answer: &str) -> Located {
+    let row = match &prompt.messages {
+        None => Row::PromptCompletion { prompt: prompt.text.clone().into(), completion: answer.into() },
+        Some(messages) => {
+            let message = [("role", "assistant"), ("content", answer)];
+            let message: Message = message.map(|(key, text)| (key.to_owned(), text.into())).into_iter().collect();
+            Row::PromptCompletion {
+                prompt: Content::Messages(messages.clone()),
+                completion: Content::Messages(vec![message]),
+            }
+        }
     };
-    samples.iter().map(row).collect()
+    Located { row, id: prompt.id.clone() }
 }
 
 /// Mean and standard error over prompts: samples of one prompt are averaged first, as they are not independent.
@@ -172,5 +178,5 @@ pub fn mean_and_error(values: &[f64], per_prompt: usize) -> (f64, f64) {
 pub fn sequence(prompt: &Prompt, sample: &Sample) -> Sequence {
     let tokens: Vec<i64> = prompt.tokens.iter().chain(&sample.tokens).copied().collect();
     let id: RowId = prompt.id.clone();
-    Sequence { tokens, prompt_len: prompt.tokens.len(), id }
+    Sequence::new(tokens, prompt.tokens.len(), id)
 }

@@ -2,7 +2,7 @@
 //!
 //! Text, not ids: a reward model has its own tokenizer and its own rule for the end of a sequence.
 use super::forward::sequence_rewards;
-use crate::data::{Actions, Boundary, DataReport, EncodeOptions, Located, OnBadRow, Sequence, encode_lm, lm_batch};
+use crate::data::{Actions, DataReport, EncodeOptions, Located, OnBadRow, Sequence, encode_lm, lm_batch};
 use crate::error::Result;
 use crate::model::{LoadOptions, RewardModel};
 use crate::tokenizer::Tokenizer;
@@ -59,16 +59,12 @@ impl RewardScorer {
     /// The model's own rule decides whether EOS ends the sequence; its bias is included.
     pub fn score(&self, rows: &[Located], mut progress: impl FnMut(usize)) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
-        let options = EncodeOptions {
-            max_length: usize::try_from(self.model.dims().context).unwrap_or(usize::MAX),
-            boundary: Boundary::Joint,
-            completion_only: true,
-            append_eos: self.model.append_eos(),
-        };
+        let most = usize::try_from(self.model.dims().context).unwrap_or(usize::MAX);
+        let options = EncodeOptions { end_at_eos: true, ..EncodeOptions::completions(most, self.model.append_eos()) };
         let mut report = DataReport::default();
         let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
         if report.truncated > 0 && !self.warned.replace(true) {
-            let (cut, most) = (report.truncated, options.max_length);
+            let cut = report.truncated;
             tracing::warn!("the reward model holds {most} tokens: {cut} of {} rows are judged cut", rows.len());
         }
         let mut rewards = Vec::with_capacity(sequences.len());
@@ -84,7 +80,7 @@ impl RewardScorer {
         let ends: Vec<i64> = batch.flat.rows.iter().filter_map(|row| row.last().copied()).collect();
         let mut actions = Actions { sequences: sequences.len(), ..Actions::default() };
         for (at, (row, sequence)) in batch.flat.rows.iter().zip(sequences).enumerate() {
-            let completion = &row[sequence.prompt_len.min(row.len())..];
+            let completion = &row[sequence.prompt_len()..];
             actions.indices.extend(completion);
             actions.sequence.extend(std::iter::repeat_n(at as i64, completion.len()));
         }

@@ -1,16 +1,16 @@
 //! Direct preference optimization: reference log-probs once, then the loss on pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length, reference, rows_fact};
+use super::{Parts, Session, Stage, kind_of, pair_length, reference};
 use crate::config::{DpoConfig, DpoLoss};
-use crate::data::{Pair, PairBatch, Wanted, encode_pairs, pair_batch};
+use crate::data::{Data, EncodeOptions, Pair, PairBatch, pair_batch};
 use crate::error::Result;
 use crate::loss::dpo::{self, DpoSettings, Variant};
 use crate::loss::logprobs;
 use crate::model::CausalLm;
 use crate::rollout::forward::{index, target_logits};
 use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
-use reference::{Reference, ReferencedPair};
+use reference::Reference;
 use serde_json::json;
 use std::time::Instant;
 use tch::{Kind, Tensor};
@@ -23,11 +23,10 @@ struct DpoBatch {
 }
 
 impl DpoBatch {
-    fn new(rows: &[&ReferencedPair]) -> Self {
-        let pairs: Vec<&Pair> = rows.iter().map(|row| &row.pair).collect();
-        let chosen = rows.iter().map(|row| row.chosen);
-        let reference = chosen.chain(rows.iter().map(|row| row.rejected)).collect();
-        Self { pairs: pair_batch(&pairs), reference }
+    /// `values`: of each pair the reference's summed log-probs of chosen and rejected.
+    fn new(pairs: &[&Pair], values: &[(f64, f64)]) -> Self {
+        let reference = values.iter().map(|pair| pair.0).chain(values.iter().map(|pair| pair.1)).collect();
+        Self { pairs: pair_batch(pairs), reference }
     }
 }
 
@@ -97,27 +96,26 @@ impl Stage for DpoConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
-        let load = |file: &str| -> Result<Vec<Pair>> {
-            load_rows(&self.data, file, Wanted::Preference, |rows, options, report| {
-                encode_pairs(tokenizer, rows, options, self.data.on_bad_row, report)
-            })
-        };
-        let rows = load(&self.data.train)?;
-        let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
-        let reference = Reference::locate(&self.model, &session, &[&rows, &eval_rows])?;
-        let facts = json!({ "rows": rows_fact(&rows, &eval_rows), "reference": reference.fact() });
+        let data: Data<Pair> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
+        let reference = Reference::locate(&self.model, &session, &data)?;
+        let facts = json!({ "rows": data.fact()?, "reference": reference.fact() });
         let facts = session.facts(facts)?;
         let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
-        check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
+        data.check_lengths(model.most_tokens(), pair_length)?;
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
-        let prepared = reference.prepare(&session, resume_from.is_none(), &rows, &eval_rows)?;
+        let prepared = reference.prepare(&session, resume_from.is_none(), &data)?;
         let run = session.run.claim(&session.table)?;
         let micro = self.train.micro();
-        let (rows, eval_rows) = reference.attach(prepared, &model, (rows, eval_rows), &run.path, micro)?;
-        let source = RowSource::new(&rows, &self.train, Box::new(DpoBatch::new));
-        let eval = in_order(&eval_rows, micro, DpoBatch::new);
+        let values = reference.values(prepared, &model, &data, &run.path, micro)?;
+        let (train_values, eval_values) = values.split_at(data.train.len());
+        let batch = |values: &[(f64, f64)], numbers: &[usize], pairs: &[&Pair]| {
+            DpoBatch::new(pairs, &numbers.iter().map(|&number| values[number]).collect::<Vec<_>>())
+        };
+        let collate = Box::new(|numbers: &[usize], pairs: &[&Pair]| batch(train_values, numbers, pairs));
+        let source = RowSource::new(&data.train, &self.train, collate);
+        let eval = in_order(&data.eval, micro, |numbers, pairs| batch(eval_values, numbers, pairs))?;
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,

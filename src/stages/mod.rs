@@ -10,12 +10,11 @@ pub mod sft;
 pub mod source;
 
 use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
-use crate::data::fingerprint::{self, Encoded};
-use crate::data::{DataReport, EncodeOptions, Located, Pair, Prompt, RowId, Wanted, encode_prompts, read_rows};
+use crate::data::Pair;
+use crate::data::fingerprint::Encoded;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model, Params, SaveOptions, device};
+use crate::model::{LoadOptions, Params, SaveOptions, device};
 use crate::tokenizer::Tokenizer;
-use crate::train::durable::hex;
 use crate::train::run::ClaimedRun;
 use crate::train::state::TrainerState;
 use crate::train::{AdamW, BatchEvaluator, Evaluator, Job, Metric, Objective, Outcome, RunDir, RunState, train};
@@ -97,7 +96,10 @@ impl Session {
             Some(path) => hub::resolve_model(path)?,
             None => model_dir.clone(),
         };
-        let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
+        let mut tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
+        if let Some(template) = &config.data.chat_template {
+            tokenizer.set_chat_template(template.as_ref(), &tokenizer_dir)?;
+        }
         let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true };
         Ok(Self { run, table, resume_from, model_dir, tokenizer, options })
     }
@@ -149,68 +151,9 @@ pub fn kind_of(dtype: Dtype) -> Kind {
     }
 }
 
-/// Rows of a stage's file and how they are to be encoded; `encode` is one of `data::encode_*`.
-pub(crate) fn load_rows<E>(
-    config: &config::DataConfig,
-    file: &str,
-    wanted: Wanted,
-    encode: impl FnOnce(&[Located], &EncodeOptions, &mut DataReport) -> Result<Vec<E>>,
-) -> Result<Vec<E>> {
-    let options = EncodeOptions {
-        max_length: config.max_length,
-        boundary: config.boundary,
-        completion_only: config.completion_only,
-        append_eos: true,
-    };
-    let mut report = DataReport::default();
-    let path = hub::resolve_dataset_file(file)?;
-    let rows = read_rows(&path, wanted, config.on_bad_row, &mut report)?;
-    let examples = encode(&rows, &options, &mut report)?;
-    report.announce(&path);
-    Ok(examples)
-}
-
-/// Prompts of a stage's file, cut from their start to `max_length` tokens.
-pub(crate) fn load_prompts(
-    config: &config::DataConfig,
-    file: &str,
-    tokenizer: &Tokenizer,
-    max_length: usize,
-) -> Result<Vec<Prompt>> {
-    let options = EncodeOptions {
-        max_length,
-        boundary: config.boundary,
-        completion_only: config.completion_only,
-        append_eos: false,
-    };
-    let mut report = DataReport::default();
-    let path = hub::resolve_dataset_file(file)?;
-    let rows = read_rows(&path, Wanted::Prompts, config.on_bad_row, &mut report)?;
-    let prompts = encode_prompts(tokenizer, &rows, &options, config.on_bad_row, &mut report)?;
-    tracing::info!("{}: {report}", path.display());
-    Ok(prompts)
-}
-
-/// Refuses rows that are longer than the model can hold, before anything is written.
-pub(crate) fn check_lengths<'a>(model: &Model, rows: impl Iterator<Item = (usize, &'a RowId)>) -> Result<()> {
-    let Some(most) = model.most_tokens().and_then(|most| usize::try_from(most).ok()) else { return Ok(()) };
-    for (tokens, id) in rows {
-        if tokens > most {
-            let message = format!("is {tokens} tokens long, the model holds {most}");
-            return Err(Error::row(&id.file, id.line, message, format!("set data.max_length={most} to cut such rows")));
-        }
-    }
-    Ok(())
-}
-
-/// What resume checks of the rows: they are those that the run began with.
-pub(crate) fn rows_fact<E: Encoded>(train: &[E], eval: &[E]) -> String {
-    hex(&fingerprint::fingerprint(&[train, eval]))
-}
-
 /// Tokens of a pair's longer sequence.
-pub(crate) fn pair_length(pair: &Pair) -> (usize, &RowId) {
-    (pair.prompt.len() + pair.chosen.len().max(pair.rejected.len()), &pair.id)
+pub(crate) fn pair_length(pair: &Pair) -> usize {
+    pair.prompt.len() + pair.chosen.len().max(pair.rejected.len())
 }
 
 /// What a stage has made, ready for the loop.
@@ -224,7 +167,7 @@ pub(crate) struct Parts<'a, O: Objective, E> {
     pub device: Device,
 }
 
-impl<O: Objective, E> Parts<'_, O, E> {
+impl<O: Objective, E: Encoded> Parts<'_, O, E> {
     /// Runs the loop in a claimed run directory; `started`: just before the first row was encoded.
     pub fn train(
         mut self,

@@ -1,8 +1,8 @@
 //! Reference log-probs of DPO: computed once, stored with a fingerprint of (model, data, encoding), then the reference
 //! leaves memory.
-use super::{Session, check_lengths, pair_length};
+use super::{Session, pair_length};
 use crate::config::ModelConfig;
-use crate::data::{Pair, pair_batch};
+use crate::data::{Data, Pair, pair_batch};
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, LoadOptions};
@@ -11,23 +11,13 @@ use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
 use crate::train::progress::Progress;
 use crate::train::signals;
-use crate::{data, hub, tensors};
+use crate::{hub, tensors};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 const FILE: &str = "reference_logprobs.safetensors";
-
-/// A pair with its completions' summed log-probs under the reference.
-pub struct ReferencedPair {
-    /// The pair.
-    pub pair: Pair,
-    /// log ref(chosen | prompt), nats.
-    pub chosen: f64,
-    /// log ref(rejected | prompt), nats.
-    pub rejected: f64,
-}
 
 /// Which model the reference is, and the fingerprint of what it is asked.
 pub struct Reference {
@@ -54,7 +44,7 @@ pub enum Prepared {
 
 impl Reference {
     /// The configured reference, else the starting model; `data` goes into the fingerprint.
-    pub fn locate(model: &ModelConfig, session: &Session, data: &[&[Pair]; 2]) -> Result<Self> {
+    pub fn locate(model: &ModelConfig, session: &Session, data: &Data<Pair>) -> Result<Self> {
         let (name, dir) = match &model.reference {
             Some(path) => (path.clone(), hub::resolve_model(path)?),
             None => (model.path.clone(), session.model_dir.clone()),
@@ -63,7 +53,7 @@ impl Reference {
         let mut hash = Sha256::new();
         hash.update(model_fingerprint);
         hash.update(format!("{:?}", session.options.compute));
-        hash.update(data::fingerprint(data));
+        hash.update(data.fingerprint()?);
         let options = LoadOptions { trainable: false, ..session.options };
         let is_start = model.reference.is_none();
         let (model_fingerprint, fingerprint) = (hex(&model_fingerprint), hex(&hash.finalize()));
@@ -80,8 +70,8 @@ impl Reference {
     ///
     /// # Errors
     /// A reference that cannot be opened, has another vocabulary than the policy, or is too short for the rows.
-    pub fn prepare(&self, session: &Session, at_start: bool, train: &[Pair], eval: &[Pair]) -> Result<Prepared> {
-        if let Some(values) = self.stored(&session.run.path.join(FILE), train.len() + eval.len())? {
+    pub fn prepare(&self, session: &Session, at_start: bool, data: &Data<Pair>) -> Result<Prepared> {
+        if let Some(values) = self.stored(&session.run.path.join(FILE), data.train.len() + data.eval.len())? {
             return Ok(Prepared::Values(values));
         }
         if at_start && self.is_start {
@@ -93,35 +83,30 @@ impl Reference {
             let remedy = "name a model.reference with the same tokenizer.json as model.path";
             return Err(Error::file(&self.dir, "has another tokenizer than the model that is trained", remedy));
         }
-        check_lengths(&model, train.iter().chain(eval).map(pair_length))?;
+        data.check_lengths(model.most_tokens(), pair_length)?;
         Ok(Prepared::Model(Box::new(model)))
     }
 
-    /// Gives every pair its reference log-probs; computed ones are stored in `run`. The reference then leaves memory.
-    pub fn attach(
+    /// The reference's summed log-probs of every pair's completions, training pairs first; computed ones are stored in
+    /// `run`. The reference then leaves memory.
+    pub fn values(
         &self,
         prepared: Prepared,
         policy: &CausalLm,
-        (train, eval): (Vec<Pair>, Vec<Pair>),
+        data: &Data<Pair>,
         run: &Path,
         micro: usize,
-    ) -> Result<(Vec<ReferencedPair>, Vec<ReferencedPair>)> {
+    ) -> Result<Vec<(f64, f64)>> {
         let computed = |model: &CausalLm| {
-            let values = compute(model, train.iter().chain(&eval).collect(), micro)?;
+            let values = compute(model, data, micro)?;
             self.store(&run.join(FILE), &values)?;
-            Ok::<_, Error>(values)
+            Ok(values)
         };
-        let values = match prepared {
-            Prepared::Values(values) => values,
-            Prepared::Policy => computed(policy)?,
-            Prepared::Model(model) => computed(&model)?,
-        };
-        let mut values = values.into_iter();
-        let mut join = |pairs: Vec<Pair>| -> Vec<ReferencedPair> {
-            let joined = pairs.into_iter().zip(&mut values);
-            joined.map(|(pair, (chosen, rejected))| ReferencedPair { pair, chosen, rejected }).collect()
-        };
-        Ok((join(train), join(eval)))
+        match prepared {
+            Prepared::Values(values) => Ok(values),
+            Prepared::Policy => computed(policy),
+            Prepared::Model(model) => computed(&model),
+        }
     }
 
     fn stored(&self, path: &Path, count: usize) -> Result<Option<Vec<(f64, f64)>>> {
@@ -156,17 +141,22 @@ impl Reference {
     }
 }
 
-fn compute(model: &CausalLm, pairs: Vec<&Pair>, micro: usize) -> Result<Vec<(f64, f64)>> {
+/// log ref(chosen | prompt) and log ref(rejected | prompt) of every pair, nats.
+fn compute(model: &CausalLm, data: &Data<Pair>, micro: usize) -> Result<Vec<(f64, f64)>> {
     let _guard = tch::no_grad_guard();
-    let mut progress = Progress::new("reference", pairs.len() as u64, 0);
-    let mut values = Vec::with_capacity(pairs.len());
-    for chunk in pairs.chunks(micro) {
-        signals::check(0)?;
-        let batch = pair_batch(chunk);
-        let logps = Vec::<f32>::try_from(sequence_logprobs(model, &batch.flat, &batch.targets)?)?;
-        let (chosen, rejected) = logps.split_at(chunk.len());
-        values.extend(chosen.iter().zip(rejected).map(|(&c, &r)| (f64::from(c), f64::from(r))));
-        progress.set(values.len() as u64, "");
+    let count = data.train.len() + data.eval.len();
+    let mut progress = Progress::new("reference", count as u64, 0);
+    let mut values = Vec::with_capacity(count);
+    for set in [&data.train, &data.eval] {
+        for numbers in (0..set.len()).collect::<Vec<_>>().chunks(micro) {
+            signals::check(0)?;
+            let pairs = set.take(numbers)?;
+            let batch = pair_batch(&pairs.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+            let logps = Vec::<f32>::try_from(sequence_logprobs(model, &batch.flat, &batch.targets)?)?;
+            let (chosen, rejected) = logps.split_at(pairs.len());
+            values.extend(chosen.iter().zip(rejected).map(|(&c, &r)| (f64::from(c), f64::from(r))));
+            progress.set(values.len() as u64, "");
+        }
     }
     Ok(values)
 }

@@ -1,9 +1,9 @@
 //! Reward modelling: Bradley-Terry on preference pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, pair_length, rows_fact};
+use super::{Parts, Session, Stage, kind_of, pair_length};
 use crate::config::{PoolingKind, RewardConfig};
-use crate::data::{Located, Pair, PairBatch, Row, Wanted, encode_pairs, pair_batch};
+use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::{Error, Result};
 use crate::loss::bradley_terry;
 use crate::model::{HfConfig, Pooling, RewardModel};
@@ -65,26 +65,24 @@ impl Stage for RewardConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
-        let load = |file: &str| -> Result<Vec<Pair>> {
-            load_rows(&self.data, file, Wanted::Preference, |rows, options, report| {
-                encode_pairs(tokenizer, &self.with_margin(rows), options, self.data.on_bad_row, report)
-            })
-        };
-        let rows = load(&self.data.train)?;
-        let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        // A reward is read off the last token, which in samples is EOS.
+        let options = EncodeOptions { end_at_eos: true, ..EncodeOptions::of(&self.data) };
+        // Rows without a margin of their own take the configured one.
+        let with_margin = |pair: &mut Pair| pair.margin = pair.margin.or(Some(self.reward.margin));
+        let data = Data::load(&self.data, tokenizer, &options, with_margin)?;
         let model = self.open_model(&session)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
-        check_lengths(&model, rows.iter().chain(&eval_rows).map(pair_length))?;
+        data.check_lengths(model.most_tokens(), pair_length)?;
 
         let micro = self.train.micro();
-        let source = RowSource::new(&rows, &self.train, Box::new(|rows: &[&Pair]| pair_batch(rows)));
-        let eval = in_order(&eval_rows, micro, pair_batch);
+        let source = RowSource::new(&data.train, &self.train, Box::new(|_, rows: &[&Pair]| pair_batch(rows)));
+        let eval = in_order(&data.eval, micro, |_, rows| pair_batch(rows))?;
         let ids = session.save_options(&self.train);
         let save = |dir: &Path, kind: Kind, checkpoint: bool| {
             if checkpoint || !self.reward.normalize {
                 return model.save_pretrained(dir, kind, &ids);
             }
-            let (gain, bias) = normalisation(&model, &rows, micro)?;
+            let (gain, bias) = normalisation(&model, &data.train, micro)?;
             model.save_normalised(dir, kind, &ids, gain, bias)
         };
         let artifact = ModelArtifact {
@@ -92,7 +90,7 @@ impl Stage for RewardConfig {
             tokenizer,
             final_kind: kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForSequenceClassification", "A Bradley-Terry reward model"),
-            facts: session.facts(json!({ "rows": rows_fact(&rows, &eval_rows) }))?,
+            facts: session.facts(json!({ "rows": data.fact()? }))?,
         };
         let run = session.run.claim(&session.table)?;
         let objective = RewardObjective { model: &model, centering: self.reward.centering };
@@ -108,17 +106,6 @@ impl RewardConfig {
             PoolingKind::Last => Pooling::Last,
             PoolingKind::Sum => Pooling::Sum,
         }
-    }
-
-    /// Rows without a margin of their own take the configured one.
-    fn with_margin(&self, rows: &[Located]) -> Vec<Located> {
-        let mut rows = rows.to_vec();
-        for located in &mut rows {
-            if let Row::Preference { margin, .. } = &mut located.row {
-                margin.get_or_insert(self.reward.margin);
-            }
-        }
-        rows
     }
 
     fn open_model(&self, session: &Session) -> Result<RewardModel> {
@@ -142,13 +129,14 @@ impl RewardConfig {
 
 /// Gain and bias with which rewards of (up to 1,024 evenly spaced pairs of) training completions have mean 0 and
 /// standard deviation 1: normalised = gain * raw + bias.
-fn normalisation(model: &RewardModel, rows: &[Pair], micro: usize) -> Result<(f64, f64)> {
+fn normalisation(model: &RewardModel, rows: &Set<Pair>, micro: usize) -> Result<(f64, f64)> {
     let _guard = tch::no_grad_guard();
     let stride = rows.len().div_ceil(NORMALISATION_PAIRS);
-    let sample: Vec<&Pair> = rows.iter().step_by(stride).collect();
+    let sample: Vec<usize> = (0..rows.len()).step_by(stride).collect();
     let mut rewards = Vec::new();
-    for pairs in sample.chunks(micro) {
-        let batch = pair_batch(pairs);
+    for numbers in sample.chunks(micro) {
+        let pairs = rows.take(numbers)?;
+        let batch = pair_batch(&pairs.iter().map(AsRef::as_ref).collect::<Vec<_>>());
         let values = sequence_rewards(model, &batch.flat, &batch.ends, &batch.actions)?;
         // With the bias of the model that it started from: that one is part of its reward.
         rewards.extend(Vec::<f32>::try_from(values)?.into_iter().map(|value| f64::from(value) + model.bias()));

@@ -1,9 +1,9 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
-use super::{Parts, Session, Stage, check_lengths, kind_of, load_rows, rows_fact};
+use super::{Parts, Session, Stage, kind_of};
 use crate::config::SftConfig;
-use crate::data::{LmBatch, Sequence, Wanted, encode_lm, lm_batch};
+use crate::data::{Data, EncodeOptions, LmBatch, Sequence, lm_batch};
 use crate::error::Result;
 use crate::loss::cross_entropy;
 use crate::model::{CausalLm, HfConfig};
@@ -54,29 +54,22 @@ impl Stage for SftConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
-        let load = |file: &str| -> Result<Vec<Sequence>> {
-            let bad = self.data.on_bad_row;
-            load_rows(&self.data, file, Wanted::Lm, |rows, options, report| {
-                encode_lm(tokenizer, rows, options, bad, report)
-            })
-        };
-        let rows = load(&self.data.train)?;
-        let eval_rows = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        let data: Data<Sequence> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
         let model = self.open_model(&session)?;
         tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
-        check_lengths(&model, rows.iter().chain(&eval_rows).map(|row| (row.tokens.len(), &row.id)))?;
+        data.check_lengths(model.most_tokens(), |row| row.tokens.len())?;
 
         let dropout = self.model.dropout;
         let collate = |rows: &[&Sequence], dropout: f64| SftBatch { rows: lm_batch(rows), dropout };
-        let source = RowSource::new(&rows, &self.train, Box::new(move |rows| collate(rows, dropout)));
-        let eval = in_order(&eval_rows, self.train.micro(), |rows| collate(rows, 0.0));
+        let source = RowSource::new(&data.train, &self.train, Box::new(move |_, rows| collate(rows, dropout)));
+        let eval = in_order(&data.eval, self.train.micro(), |_, rows| collate(rows, 0.0))?;
         let ids = session.save_options(&self.train);
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,
             final_kind: kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after supervised fine-tuning"),
-            facts: session.facts(json!({ "rows": rows_fact(&rows, &eval_rows) }))?,
+            facts: session.facts(json!({ "rows": data.fact()? }))?,
         };
         let run = session.run.claim(&session.table)?;
         let objective = SftObjective { model: &model };

@@ -1,25 +1,25 @@
 //! Rows in a seeded order as a source of batches; what SFT, reward and DPO train on. Wiring between `data` and `train`.
 use crate::config::TrainConfig;
-use crate::data::{Loader, LoaderState};
+use crate::data::fingerprint::Encoded;
+use crate::data::{Loader, LoaderState, Set};
 use crate::error::{Error, Result};
 use crate::train::{BatchSource, SourceState};
 
-/// Makes a micro-batch of examples.
-pub type Collate<'a, E, B> = Box<dyn Fn(&[&E]) -> B + 'a>;
+/// Makes a micro-batch of rows, given with their numbers in the set.
+pub type Collate<'a, E, B> = Box<dyn Fn(&[usize], &[&E]) -> B + 'a>;
 
-/// Encoded examples, shuffled each epoch, a batch an update, split into micro-batches.
+/// Encoded rows, shuffled each epoch, a batch an update, split into micro-batches.
 pub struct RowSource<'a, E, B> {
-    examples: &'a [E],
+    rows: &'a Set<E>,
     loader: Loader,
     micro: usize,
     collate: Collate<'a, E, B>,
 }
 
-impl<'a, E, B> RowSource<'a, E, B> {
-    /// A source over `examples`, of which there is at least one.
-    pub fn new(examples: &'a [E], config: &TrainConfig, collate: Collate<'a, E, B>) -> Self {
-        let loader = Loader::new(examples.len(), config.batch_size, config.shuffle, config.seed);
-        Self { examples, loader, micro: config.micro(), collate }
+impl<'a, E: Encoded, B> RowSource<'a, E, B> {
+    /// A source over `rows`, of which there is at least one.
+    pub fn new(rows: &'a Set<E>, config: &TrainConfig, collate: Collate<'a, E, B>) -> Self {
+        Self { rows, loader: rows.loader(config), micro: config.micro(), collate }
     }
 
     /// Steps that the configuration asks for: `train.steps`, else `train.epochs` passes.
@@ -29,17 +29,32 @@ impl<'a, E, B> RowSource<'a, E, B> {
     }
 }
 
-/// All examples in file order as micro-batches, for evaluation and reference passes.
-pub fn in_order<E, B>(examples: &[E], micro: usize, collate: impl Fn(&[&E]) -> B) -> Vec<B> {
-    let chunk = |rows: &[E]| collate(&rows.iter().collect::<Vec<_>>());
-    examples.chunks(micro).map(chunk).collect()
+/// The rows of these numbers as micro-batches.
+fn batches<E: Encoded, B>(
+    rows: &Set<E>,
+    numbers: &[usize],
+    micro: usize,
+    collate: impl Fn(&[usize], &[&E]) -> B,
+) -> Result<Vec<B>> {
+    let batch = |numbers: &[usize]| {
+        let taken = rows.take(numbers)?;
+        Ok(collate(numbers, &taken.iter().map(AsRef::as_ref).collect::<Vec<_>>()))
+    };
+    numbers.chunks(micro).map(batch).collect()
 }
 
-impl<E, B> BatchSource<B> for RowSource<'_, E, B> {
+/// All rows in file order as micro-batches, for evaluation.
+///
+/// # Errors
+/// Rows on disk that cannot be read back.
+pub fn in_order<E: Encoded, B>(rows: &Set<E>, micro: usize, collate: impl Fn(&[usize], &[&E]) -> B) -> Result<Vec<B>> {
+    batches(rows, &(0..rows.len()).collect::<Vec<_>>(), micro, collate)
+}
+
+impl<E: Encoded, B> BatchSource<B> for RowSource<'_, E, B> {
     fn next_step(&mut self) -> Result<Option<Vec<B>>> {
-        let rows = self.loader.next_batch();
-        let examples: Vec<&E> = rows.iter().map(|&row| &self.examples[row]).collect();
-        Ok(Some(examples.chunks(self.micro).map(|chunk| (self.collate)(chunk)).collect()))
+        let numbers = self.loader.next_batch();
+        batches(self.rows, &numbers, self.micro, &self.collate).map(Some)
     }
 
     fn at_boundary(&self) -> bool {

@@ -49,11 +49,15 @@ fn bad_rows_name_file_line_and_column() {
         (
             "type",
             r#"{"prompt": 3, "chosen": " x", "rejected": " y"}"#,
-            &["\"prompt\" must be a string, found a number"],
+            &["\"prompt\" must be a string or a list of messages, found a number"],
         ),
         ("mu", r#"{"chosen": " x", "rejected": " y", "preference": 1.5}"#, &["1.5, outside [0, 1]", "0.5 a tie"]),
         ("list", r#"["prompt"]"#, &["is a list, not a JSON object"]),
-        ("turns", r#"{"chosen": [{"role": "user", "content": "x"}], "rejected": " y"}"#, &["is a conversation"]),
+        (
+            "turns",
+            r#"{"chosen": [{"role": "user", "content": "x"}], "rejected": " y"}"#,
+            &["\"chosen\" a conversation"],
+        ),
     ] {
         let file = format!("{name}.jsonl");
         sandbox.write(&file, format!("{good}\n{bad}\n"));
@@ -72,9 +76,9 @@ fn bad_data_files_are_named() {
     for (file, content, parts) in [
         ("nothing.jsonl", &b""[..], &["holds no rows"][..]),
         ("latin.jsonl", b"{\"text\": \"caf\xe9\"}\n", &["latin.jsonl:1: byte 14 is not UTF-8"]),
-        ("table.parquet", b"PAR1....", &["is Parquet", "convert it: python"]),
-        ("array.jsonl", b"[\n{\"text\": \"a\"}]", &["is a JSON array", "jq -c"]),
-        ("packed.jsonl.gz", b"\x1f\x8b....", &["is compressed", "gunzip"]),
+        ("table.parquet", b"PAR1....", &["begins as Parquet, but is only 8 bytes long", "download it again"]),
+        ("array.jsonl", b"[\n{\"text\": \"a\"}", &["array.jsonl: "]),
+        ("packed.jsonl.gz", b"\x1f\x8b....", &["packed.jsonl.gz: "]),
         ("sft-empty.jsonl", b"{\"prompt\": \"a\", \"completion\": \"\"}\n", &["\"completion\" is empty"]),
     ] {
         sandbox.write(file, content);

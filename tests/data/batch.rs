@@ -4,11 +4,11 @@ use collimate::data::{Flat, Pair, RowId, Sequence, Targets, lm_batch, pair_batch
 use std::path::Path;
 
 fn id(line: usize) -> RowId {
-    RowId { file: Path::new("d.jsonl").into(), line }
+    RowId::line(Path::new("d.jsonl"), line)
 }
 
 fn sequence(tokens: &[i64], prompt_len: usize) -> Sequence {
-    Sequence { tokens: tokens.to_vec(), prompt_len, id: id(tokens.len()) }
+    Sequence::new(tokens.to_vec(), prompt_len, id(tokens.len()))
 }
 
 fn pair(prompt: &[i64], chosen: &[i64], rejected: &[i64], line: usize) -> Pair {
@@ -17,7 +17,7 @@ fn pair(prompt: &[i64], chosen: &[i64], rejected: &[i64], line: usize) -> Pair {
         chosen: chosen.to_vec(),
         rejected: rejected.to_vec(),
         preference: 0.5 + line as f64 / 100.0,
-        margin: line as f64,
+        margin: Some(line as f64),
         id: id(line),
     }
 }

@@ -1,13 +1,14 @@
 //! PPO's evaluation: the policy's own samples of held-out prompts, their scores and their exact KL.
 use super::source::{mean, rollout_options, shown};
 use crate::config::{PpoSection, TrainConfig};
-use crate::data::Prompt;
+use crate::data::{Prompt, Set};
 use crate::error::Result;
 use crate::rollout::Scorer;
 use crate::rollout::assess::mean_and_error;
 use crate::rollout::episode::{Episode, Players, RolloutOptions};
 use crate::seed;
 use crate::train::{Evaluation, Evaluator, signals};
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// Samples that are shown of an evaluation.
@@ -20,7 +21,7 @@ pub struct RolloutEvaluator<'a> {
     /// What scores.
     pub scorer: &'a RefCell<Box<dyn Scorer>>,
     /// Held-out prompts; at least one.
-    pub prompts: &'a [Prompt],
+    pub prompts: &'a Set<Prompt>,
     /// `[ppo]`.
     pub settings: &'a PpoSection,
     /// `[train]`.
@@ -32,13 +33,14 @@ impl Evaluator for RolloutEvaluator<'_> {
         let seed = seed::derive(self.train.seed, "evaluation", &[]);
         let options = RolloutOptions { seed, exact_kl: true, ..rollout_options(self.settings, self.train, 0) };
         let mut episodes = Vec::with_capacity(self.prompts.len());
-        for prompts in self.prompts.chunks(self.train.batch_size) {
+        for numbers in (0..self.prompts.len()).collect::<Vec<_>>().chunks(self.train.batch_size) {
+            let prompts: Vec<Prompt> = self.prompts.take(numbers)?.into_iter().map(Cow::into_owned).collect();
             // Draws are numbered within a rollout: with one seed every chunk would repeat the first one's.
             let seed = seed::derive(seed, "chunk", &[episodes.len() as u64]);
             let options = RolloutOptions { seed, ..options };
             let mut scorer = self.scorer.borrow_mut();
             let check = || signals::check_overdue(step);
-            episodes.extend(self.players.roll_out(prompts, scorer.as_mut(), &options, &check)?);
+            episodes.extend(self.players.roll_out(&prompts, scorer.as_mut(), &options, &check)?);
         }
         for episode in &mut episodes {
             episode.score = self.settings.score(episode);

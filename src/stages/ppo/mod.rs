@@ -4,9 +4,9 @@ pub mod objective;
 mod source;
 
 use super::card::{self, ModelArtifact};
-use super::{Session, Stage, kind_of, load_prompts, rows_fact};
+use super::{Session, Stage, kind_of};
 use crate::config::{PpoConfig, PpoSection};
-use crate::data::Prompt;
+use crate::data::{Data, EncodeOptions, Prompt};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::fingerprint::fingerprint;
@@ -32,9 +32,8 @@ impl Stage for PpoConfig {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
         let room = self.data.max_length - self.ppo.max_new_tokens;
-        let load = |file: &str| load_prompts(&self.data, file, tokenizer, room);
-        let prompts = load(&self.data.train)?;
-        let eval_prompts = self.data.eval.as_deref().map(load).transpose()?.unwrap_or_default();
+        let options = EncodeOptions { max_length: room, append_eos: false, ..EncodeOptions::of(&self.data) };
+        let data: Data<Prompt> = Data::load(&self.data, tokenizer, &options, |_| {})?;
         let policy = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         tokenizer.check_vocab(policy.dims().vocab, &session.model_dir)?;
         self.check_eos(tokenizer)?;
@@ -44,11 +43,11 @@ impl Stage for PpoConfig {
         if let Critic::Network(model) = &critic {
             models.push(("ppo.value_model", model));
         }
-        self.check_context(&models, &[&prompts, &eval_prompts])?;
+        self.check_context(&models, &data)?;
         let scorer = RefCell::new(self.ppo.open_scorer(&session.options, self.train.micro())?);
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
-        let rows = rows_fact(&prompts, &eval_prompts);
+        let rows = data.fact()?;
         let mut facts = json!({ "rows": rows, "reference": reference_fact, "reward": self.ppo.reward_fact()? });
         if let Some(path) = &self.ppo.value_model {
             facts["value_model"] = json!(hex(&fingerprint(&hub::resolve_model(path)?)?));
@@ -65,11 +64,11 @@ impl Stage for PpoConfig {
             facts,
         };
         let players = || Players { policy: &policy, critic: &critic, reference: &reference, tokenizer };
-        let mut source = RolloutSource::new(players(), &scorer, &prompts, &self.ppo, &self.train);
+        let mut source = RolloutSource::new(players(), &scorer, &data.train, &self.ppo, &self.train);
         let evaluator = RolloutEvaluator {
             players: players(),
             scorer: &scorer,
-            prompts: &eval_prompts,
+            prompts: &data.eval,
             settings: &self.ppo,
             train: &self.train,
         };
@@ -81,7 +80,7 @@ impl Stage for PpoConfig {
             optimizer: AdamW::new(policy.params().iter().chain(critic_params), self.train.optim())?,
             total_steps: source.planned_steps(),
             source: &mut source,
-            eval: (!eval_prompts.is_empty()).then_some(&evaluator as &dyn Evaluator),
+            eval: (!data.eval.is_empty()).then_some(&evaluator as &dyn Evaluator),
             artifact: &artifact,
             config: &self.train,
             run: &run.path,
@@ -107,9 +106,13 @@ impl PpoConfig {
     }
 
     /// Every model that sees the completions must hold them, and speak of the same ids.
-    fn check_context(&self, models: &[(&str, &Model)], prompts: &[&[Prompt]]) -> Result<()> {
+    fn check_context(&self, models: &[(&str, &Model)], data: &Data<Prompt>) -> Result<()> {
         let new = self.ppo.max_new_tokens;
-        let longest = prompts.iter().flat_map(|p| p.iter()).map(|p| p.tokens.len()).max().unwrap_or(0) + new;
+        let mut longest = 0;
+        for prompt in data.train.iter().chain(data.eval.iter()) {
+            longest = longest.max(prompt?.tokens.len());
+        }
+        let longest = longest + new;
         let vocab = models[0].1.dims().vocab;
         for (key, model) in models {
             if model.most_tokens().is_some_and(|most| longest as i64 > most) {

@@ -3,7 +3,7 @@
 use super::objective::PpoBatch;
 use crate::config::{PpoSection, TrainConfig};
 use crate::data::loader::shuffled;
-use crate::data::{Loader, LoaderState, Prompt, lm_batch};
+use crate::data::{Loader, LoaderState, Prompt, Set, lm_batch};
 use crate::error::{Error, Result};
 use crate::loss::gae::{gae, whiten};
 use crate::loss::ppo::{adapted_coef, kl_rewards};
@@ -13,6 +13,7 @@ use crate::seed;
 use crate::train::{BatchSource, SampleRecord, SourceState, StepReport, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
@@ -31,7 +32,7 @@ struct Standing {
 pub struct RolloutSource<'a> {
     players: Players<'a>,
     scorer: &'a RefCell<Box<dyn Scorer>>,
-    prompts: &'a [Prompt],
+    prompts: &'a Set<Prompt>,
     settings: &'a PpoSection,
     train: &'a TrainConfig,
     loader: Loader,
@@ -53,11 +54,11 @@ impl<'a> RolloutSource<'a> {
     pub fn new(
         players: Players<'a>,
         scorer: &'a RefCell<Box<dyn Scorer>>,
-        prompts: &'a [Prompt],
+        prompts: &'a Set<Prompt>,
         settings: &'a PpoSection,
         train: &'a TrainConfig,
     ) -> Self {
-        let loader = Loader::new(prompts.len(), train.batch_size, train.shuffle, train.seed);
+        let loader = prompts.loader(train);
         let (queue, report) = (VecDeque::new(), StepReport::default());
         let kl_coef = settings.kl_coef;
         Self { players, scorer, prompts, settings, train, loader, iteration: 0, kl_coef, queue, report }
@@ -65,7 +66,7 @@ impl<'a> RolloutSource<'a> {
 
     /// Iterations that the configuration asks for: `train.steps`, else `train.epochs` passes over the prompts.
     pub fn planned_steps(&self) -> u64 {
-        let episodes = self.train.epochs * self.prompts.len() as f64;
+        let episodes = self.train.epochs * self.loader.epoch_len() as f64;
         let passes = (episodes / self.train.batch_size as f64).ceil() as u64;
         self.train.steps.unwrap_or(passes).max(1)
     }
@@ -73,7 +74,7 @@ impl<'a> RolloutSource<'a> {
     /// One iteration: a rollout, its report, its updates in the queue, the coefficient for the next.
     fn iterate(&mut self) -> Result<()> {
         let rows = self.loader.next_full_batch();
-        let prompts: Vec<Prompt> = rows.iter().map(|&row| self.prompts[row].clone()).collect();
+        let prompts: Vec<Prompt> = self.prompts.take(&rows)?.into_iter().map(Cow::into_owned).collect();
         let options = rollout_options(self.settings, self.train, self.iteration);
         let check = || signals::check_overdue(self.iteration);
         let mut episodes = self.players.roll_out(&prompts, self.scorer.borrow_mut().as_mut(), &options, &check)?;

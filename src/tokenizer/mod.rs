@@ -1,18 +1,27 @@
-//! A Hugging Face tokenizer directory: text to ids and back, special tokens, the files to hand on.
+//! A Hugging Face tokenizer directory: text to ids and back, special tokens, its chat template, the files to hand on.
 //! Owns the `tokenizers` crate; imports nothing of ours but `error`. Must not know rows, boundaries or models.
 //!
 //! What the tokenizer's own post-processor puts in front of a text (BOS) is kept and never doubled. What it would put
 //! behind (some add EOS) is left out: EOS is appended by one rule, in `data::encode`.
+pub mod chat;
+mod mask;
+mod special;
+
 use crate::error::{Error, Result};
-use serde_json::{Map, Value};
+pub use chat::{ChatError, ChatTemplate, Ending};
+pub use mask::{mask_of, unmarked};
+use special::{SpecialSources, read_object};
 use std::path::{Path, PathBuf};
+
+/// A chat template in a file of its own; where there is one, it counts.
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// The files of a tokenizer that are read at loading and written, byte for byte, by [`Tokenizer::save`].
 pub const FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
@@ -20,6 +29,9 @@ pub const FILES: [&str; 7] = [
 
 /// Texts handed to the threads of the tokenizers crate at a time; bounds the memory of its verbose encodings.
 const CHUNK: usize = 512;
+
+/// Start and end of each token, in bytes of the text.
+pub type Offsets = Vec<(usize, usize)>;
 
 /// A tokenizer with its special ids. Ids are `i64`, as libtorch wants them.
 pub struct Tokenizer {
@@ -34,6 +46,8 @@ pub struct Tokenizer {
     marks_start: bool,
     largest_id: i64,
     vocab_size: usize,
+    /// The chat template, or why it does not compile: only a run that needs it says so.
+    chat: Result<Option<ChatTemplate>>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -52,8 +66,9 @@ impl Tokenizer {
     /// Reads `tokenizer.json` and the special tokens of a model directory.
     ///
     /// EOS, BOS and pad come from `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` and
-    /// `config.json`, the first that names one. An explicit `add_bos_token` in `tokenizer_config.json` decides whether
-    /// BOS stands in front, as in transformers; otherwise the post-processor in `tokenizer.json` does.
+    /// `config.json`, the first that names one. The post-processor in `tokenizer.json` decides what stands in front of a
+    /// text; `add_bos_token` in `tokenizer_config.json` is not asked, as transformers 5 does not where there is a
+    /// `tokenizer.json`. Flags of added tokens in `tokenizer_config.json` replace those in `tokenizer.json`.
     ///
     /// # Errors
     /// No `tokenizer.json`, a broken file, a special token outside the vocabulary.
@@ -73,26 +88,26 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| broken(dir, &e.to_string()))?;
         let largest = inner.get_vocab(true).into_values().max();
         let Some(largest) = largest else { return Err(broken(dir, "the vocabulary is empty")) };
+        let sources = SpecialSources::read(dir)?;
+        sources.apply(dir, &mut inner)?;
+        let id = |which: &str| sources.find(dir, which, &inner, i64::from(largest));
+        let (bos, eos, pad) = (id("bos")?, id("eos")?, id("pad")?);
+        if sources.class_forgets_post_processor() {
+            inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        }
         let mut tokenizer = Self {
             inner,
             files,
-            bos: None,
-            eos: None,
-            pad: None,
+            bos,
+            eos,
+            pad,
             lead: Vec::new(),
             marks_start: false,
             largest_id: i64::from(largest),
             vocab_size: largest as usize + 1,
+            chat: ChatTemplate::from_dir(dir),
         };
-        let sources = SpecialSources::read(dir)?;
-        tokenizer.bos = sources.find(dir, "bos", &tokenizer)?;
-        tokenizer.eos = sources.find(dir, "eos", &tokenizer)?;
-        tokenizer.pad = sources.find(dir, "pad", &tokenizer)?;
-        tokenizer.lead = match (sources.add_bos(), tokenizer.bos) {
-            (Some(true), Some(bos)) => vec![bos],
-            (Some(_), _) => Vec::new(),
-            (None, _) => tokenizer.post_processor_lead()?,
-        };
+        tokenizer.lead = tokenizer.post_processor_lead()?;
         tokenizer.marks_start = tokenizer.finds_start_mark()?;
         Ok(tokenizer)
     }
@@ -107,6 +122,13 @@ impl Tokenizer {
     pub fn encode_bare(&self, text: &str) -> Result<Vec<i64>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| cannot_encode(&e.to_string()))?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
+    /// Ids of the text alone, and where in it each token stands: byte ranges of whole characters. Tokens that share a
+    /// character have overlapping ranges. Whether white space at a token's start belongs to it, the tokenizer says.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<i64>, Offsets)> {
+        let encoding = self.inner.encode(text, false).map_err(|e| cannot_encode(&e.to_string()))?;
+        Ok((encoding.get_ids().iter().map(|&id| i64::from(id)).collect(), encoding.get_offsets().to_vec()))
     }
 
     /// [`encode`](Self::encode) for many texts, on all threads, in order.
@@ -170,6 +192,30 @@ impl Tokenizer {
         &self.lead
     }
 
+    /// The directory's chat template, where it has one.
+    ///
+    /// # Errors
+    /// One that does not compile.
+    pub fn chat(&self) -> Result<Option<&ChatTemplate>> {
+        match &self.chat {
+            Ok(template) => Ok(template.as_ref()),
+            Err(Error::File { path, message, remedy }) => Err(Error::file(path, message, remedy)),
+            Err(other) => Err(Error::usage(other.to_string(), "correct the chat template")),
+        }
+    }
+
+    /// Takes another chat template, which [`save`](Self::save) then writes; it may name the special tokens of `dir`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a template that does not compile.
+    pub fn set_chat_template(&mut self, file: &Path, dir: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(file).map_err(Error::io(file, "read"))?;
+        self.chat = Ok(Some(ChatTemplate::from_text(&text, file, dir)?));
+        self.files.retain(|(name, _)| *name != CHAT_TEMPLATE);
+        self.files.push((CHAT_TEMPLATE, text.into_bytes()));
+        Ok(())
+    }
+
     /// Largest id + 1, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -203,7 +249,8 @@ impl Tokenizer {
         Ok(())
     }
 
-    fn encode_batch_bare(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
+    /// [`encode_bare`](Self::encode_bare) for many texts, on all threads, in order.
+    pub fn encode_batch_bare(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
         let mut all = Vec::with_capacity(texts.len());
         for chunk in texts.chunks(CHUNK) {
             let encodings =
@@ -241,76 +288,6 @@ impl Tokenizer {
     }
 }
 
-/// The four files that may name special tokens, parsed.
-struct SpecialSources {
-    /// (file name, content), in order of precedence.
-    named: Vec<(&'static str, Map<String, Value>)>,
-    numbered: Vec<(&'static str, Map<String, Value>)>,
-}
-
-impl SpecialSources {
-    fn read(dir: &Path) -> Result<Self> {
-        let read = |names: [&'static str; 2]| -> Result<Vec<_>> {
-            let mut found = Vec::new();
-            for name in names {
-                if let Some(object) = read_object(&dir.join(name))? {
-                    found.push((name, object));
-                }
-            }
-            Ok(found)
-        };
-        Ok(Self {
-            named: read(["tokenizer_config.json", "special_tokens_map.json"])?,
-            numbered: read(["generation_config.json", "config.json"])?,
-        })
-    }
-
-    /// `add_bos_token` where `tokenizer_config.json` says it.
-    fn add_bos(&self) -> Option<bool> {
-        let (_, config) = self.named.iter().find(|(name, _)| *name == "tokenizer_config.json")?;
-        config.get("add_bos_token")?.as_bool()
-    }
-
-    /// The id of "bos", "eos" or "pad"; the first file that names one decides.
-    fn find(&self, dir: &Path, which: &str, tokenizer: &Tokenizer) -> Result<Option<i64>> {
-        let key = format!("{which}_token");
-        for (file, object) in &self.named {
-            // Either the token, or an AddedToken object with its text under "content".
-            let value = object.get(&key).map(|v| v.get("content").unwrap_or(v));
-            if let Some(token) = value.and_then(Value::as_str) {
-                let id = tokenizer.inner.token_to_id(token).map(i64::from);
-                return id.map(Some).ok_or_else(|| outside(&dir.join(file), &key, &format!("{token:?}")));
-            }
-        }
-        let key = format!("{which}_token_id");
-        for (file, object) in &self.numbered {
-            // Several EOS ids may stand in a list; the first is the one that ends a text.
-            let value = object.get(&key).map(|v| v.get(0).unwrap_or(v));
-            let Some(id) = value.and_then(Value::as_i64) else { continue };
-            if id < 0 {
-                continue; // the old way to say "none"
-            }
-            if id > tokenizer.largest_id {
-                return Err(outside(&dir.join(file), &key, &id.to_string()));
-            }
-            return Ok(Some(id));
-        }
-        Ok(None)
-    }
-}
-
-fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
-        Ok(_) => Err(Error::file(path, "is not a JSON object", "take the file from the model's source again")),
-        Err(e) => Err(Error::file(path, format!("is not JSON: {e}"), "take the file from the model's source again")),
-    }
-}
-
 fn no_tokenizer(dir: &Path) -> Error {
     if !dir.is_dir() {
         return Error::file(dir, "is not a directory", "name a model directory in Hugging Face layout");
@@ -333,14 +310,6 @@ fn broken(dir: &Path, why: &str) -> Error {
         dir.join("tokenizer.json"),
         format!("is not a tokenizer: {why}"),
         "take the file from the model's source again",
-    )
-}
-
-fn outside(path: &Path, key: &str, value: &str) -> Error {
-    Error::file(
-        path,
-        format!("{key} is {value}, which is not in the vocabulary of tokenizer.json"),
-        format!("correct {key} or use the tokenizer.json that belongs to it"),
     )
 }
 
