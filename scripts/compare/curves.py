@@ -92,7 +92,8 @@ MORE = [
 
 # Conversations, through the chat template. SFT learns what the assistant says.
 CHAT = [
-    Case("SFT, messages, the assistant's turns", "sft", "messages", {"assistant_only_loss": True}),
+    Case("SFT, messages, the assistant's turns", "sft", "messages", {"assistant_only_loss": True},
+         {"data": {"assistant_only": True}}),
     Case("reward, messages", "reward", "message pairs"),
     Case("DPO, messages", "dpo", "message pairs", SIGMOID.trl, SIGMOID.ours),
 ]
@@ -172,8 +173,8 @@ def trl_run(case: Case, setting: Setting, rows: list[dict]) -> tuple[list[dict],
                    for row in trainer.train_dataset]
         trainer.train()
     history = [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in trainer.state.log_history[:-1]]
-    named = dict(trainer.model.named_parameters())
-    return history, encoded, {name: tensor.detach() for name, tensor in named.items()}, trainer.model.config
+    weights = {families.file_name(trainer.model, name): each.detach() for name, each in trainer.model.named_parameters()}
+    return history, encoded, weights, trainer.model.config
 
 
 def our_run(case: Case, setting: Setting, rows: list[dict], scratch: Path) -> Path:

@@ -87,8 +87,8 @@ SHAPES = [
     }),
     Shape("llama-rope-llama3", "Llama", "bos", LLAMA | LLAMA3),
     Shape("llama-rope-linear", "Llama", "bos", LLAMA | _rope("linear", factor=2.5)),
-    # Rows are longer than the 24 positions that it was trained on; transformers stretches the base with the length.
-    Shape("llama-rope-dynamic", "Llama", "bos", LLAMA | _rope("dynamic", factor=2.0) | {"max_position_embeddings": 24}),
+    # Rows are longer than the 24 positions that it was trained on, and within 4 times as many; the base grows with the length.
+    Shape("llama-rope-dynamic", "Llama", "bos", LLAMA | _rope("dynamic", factor=4.0) | {"max_position_embeddings": 24}),
     Shape("mistral", "Mistral", "bos", LLAMA | _rope() | {"head_dim": 20, "sliding_window": None}),
     Shape("mistral-window", "Mistral", "bos", LLAMA | _rope() | {"head_dim": 8, "sliding_window": 6}),
     Shape("qwen2", "Qwen2", "plain", LLAMA | _rope(theta=1000000.0)),
@@ -158,6 +158,11 @@ def randomise(model, seed: int, scale: float = 0.15) -> None:
             norm = "norm" in owner or owner.startswith("ln_")
             centre = 1.0 if norm and name.endswith("weight") else 0.0
             parameter.copy_((centre + scale * noise).bfloat16())
+
+
+def file_name(model, name: str) -> str:
+    """A parameter's name in files: transformers 5 calls every head lm_head in memory, and GPT-NeoX's embed_out on disk."""
+    return "embed_out.weight" if name == "lm_head.weight" and model.config.model_type == "gpt_neox" else name
 
 
 def make(shape: Shape, tokenizer_directory: Path, directory: Path, seed: int, reward: bool = False) -> Path:

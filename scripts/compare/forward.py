@@ -10,6 +10,7 @@ from pathlib import Path
 import binary
 import texts
 import torch
+from families import file_name
 from table import Row
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -53,7 +54,7 @@ def gradients(model, rows: list[tuple[list[int], int]]) -> dict[str, torch.Tenso
     for ids, start in rows:
         (-token_logprobs(model, ids, start).sum() / targets).backward()
     # remove_duplicate: a tied head is one parameter.
-    found = {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
+    found = {file_name(model, n): p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     return found
 

@@ -2,7 +2,7 @@
 
 Topics: families (log-probs, gradients and rewards of tiny random models of every family, float32), bfloat16 (their
 errors beside transformers' own), curves (20 steps of TRL's SFT, reward and DPO trainers), chat (the same on
-conversations), ppo (TRL 1.9.2's PPOTrainer, recorded), model (a model of yours, with --model). Without a topic: all.
+conversations), templates (what chat templates render to), ppo (TRL 1.9.2's PPOTrainer, recorded), model (a model of yours, with --model). Without a topic: all.
 """
 
 import argparse
@@ -36,6 +36,11 @@ EXPLANATIONS = {
         "difference relative to how far TRL moved it. Accuracies are shown, not held: rounding may decide one token.",
     ),
     "chat": ("Conversations", "As the curves, through the chat template."),
+    "templates": (
+        "Chat templates",
+        "Each of TRL's templates on the same conversations, as they stand, with a generation prompt and continued, against "
+        "transformers' rendering, byte for byte, with the ranges that {% generation %} marks.",
+    ),
     "ppo": (
         "PPO",
         "TRL 1.9.2's PPOTrainer recorded again, against the committed record; and the tests that hold collimate's KL "
@@ -95,8 +100,11 @@ def rows_of(topic: str, args, scratch: Path) -> Iterator[table.Row]:
     elif topic == "curves":
         yield from curves(scratch, topic)
     elif topic == "chat":
-        # Here belong, too, the rows of what chat templates render to, when a module compares them.
         yield from curves(scratch, topic)
+    elif topic == "templates":
+        import templates
+
+        yield from templates.rows(scratch)
     elif topic == "ppo":
         import ppo
 

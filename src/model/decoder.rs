@@ -119,7 +119,7 @@ impl DecoderConfig {
             heads: self.num_attention_heads,
             kv_heads: self.num_key_value_heads,
             head_dim: self.head_dim,
-            context: self.max_position_embeddings,
+            context: self.rope.reach(self.max_position_embeddings),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Config {
             heads: self.num_attention_heads,
             kv_heads: self.num_attention_heads,
             head_dim: self.head_dim(),
-            context: self.max_position_embeddings,
+            context: self.rope.reach(self.max_position_embeddings),
         }
     }
 }

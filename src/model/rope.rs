@@ -64,6 +64,14 @@ impl RopeConfig {
         Ok(RopeConfig { theta, dims: turning, scaling })
     }
 
+    /// How many positions a model of that context was made for: dynamic scaling stretches it by its factor.
+    pub fn reach(&self, context: i64) -> i64 {
+        match self.scaling {
+            Scaling::Dynamic { factor, .. } => (context as f64 * factor) as i64,
+            _ => context,
+        }
+    }
+
     /// Whether all of a head turns.
     pub fn is_whole(&self, head_dim: i64) -> bool {
         self.dims == head_dim

@@ -60,7 +60,7 @@ impl RewardScorer {
     pub fn score(&self, rows: &[Located], mut progress: impl FnMut(usize)) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let most = usize::try_from(self.model.dims().context).unwrap_or(usize::MAX);
-        let options = EncodeOptions { end_at_eos: true, ..EncodeOptions::completions(most, self.model.append_eos()) };
+        let options = EncodeOptions::completions(most, self.model.append_eos());
         let mut report = DataReport::default();
         let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
         if report.truncated > 0 && !self.warned.replace(true) {

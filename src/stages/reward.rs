@@ -65,8 +65,7 @@ impl Stage for RewardConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
-        // A reward is read off the last token, which in samples is EOS.
-        let options = EncodeOptions { end_at_eos: true, ..EncodeOptions::of(&self.data) };
+        let options = EncodeOptions::of(&self.data);
         // Rows without a margin of their own take the configured one.
         let with_margin = |pair: &mut Pair| pair.margin = pair.margin.or(Some(self.reward.margin));
         let data = Data::load(&self.data, tokenizer, &options, with_margin)?;

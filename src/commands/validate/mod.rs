@@ -121,7 +121,7 @@ impl Validated for RewardConfig {
     type Row = Pair;
 
     fn options(&self) -> EncodeOptions {
-        EncodeOptions { end_at_eos: true, ..EncodeOptions::of(&self.data) }
+        EncodeOptions::of(&self.data)
     }
 
     fn has_logits(&self) -> bool {

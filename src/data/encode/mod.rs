@@ -4,7 +4,8 @@
 //!   its own end where tokens merge across it (TRL 1.16, `common_prefix_length`). A pair's prompt is what all three
 //!   share, so that it can stand once in a batch.
 //! - Conversations go through the tokenizer's chat template first; it writes special tokens itself.
-//! - EOS is appended, as an id, to every completion that does not end with it; not to conversations.
+//! - EOS is appended, as an id, to every completion that does not end with it; not to conversations, which end as their
+//!   template ends them, in training and when they are scored.
 //! - Position t is predicted from t - 1, so position 0 is never a target.
 //! - Too long: the prompt loses its start (a BOS that the tokenizer put there stays), then the completion its end. The
 //!   completion may fill what the prompt leaves, and half of `max_length` in any case.
@@ -40,9 +41,6 @@ pub struct EncodeOptions {
     pub assistant_only: bool,
     /// Whether completions end with EOS.
     pub append_eos: bool,
-    /// Whether a conversation ends at its last EOS, without the white space that its template writes behind: what is
-    /// scored at its last token must end alike in training and on samples.
-    pub end_at_eos: bool,
 }
 
 impl EncodeOptions {
@@ -64,7 +62,6 @@ impl EncodeOptions {
             completion_only: true,
             assistant_only: false,
             append_eos,
-            end_at_eos: false,
         }
     }
 }

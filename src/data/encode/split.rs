@@ -95,7 +95,9 @@ impl<'a> Encoder<'a> {
                 false => Split { prompt, completions, lost: Vec::new(), mask: None },
             };
             split.mask = row.spans.as_ref().map(|spans| self.mask(&row.wholes[0], spans)).transpose()?;
-            self.end(&mut split, row.rendered)?;
+            if !row.rendered {
+                self.end(&mut split);
+            }
             Ok(split)
         };
         rows.iter().zip(prompts).map(split).collect()
@@ -112,23 +114,14 @@ impl<'a> Encoder<'a> {
         Ok(mask_of(&offsets, spans))
     }
 
-    /// Ends each completion. Plain text: with EOS, once. A conversation ends as its template ends it, or, where the
-    /// options want sequences to end at EOS, before the white space that a template writes behind its last EOS.
-    fn end<const N: usize>(&self, split: &mut Split<N>, rendered: bool) -> Result<()> {
-        let Some(eos) = self.eos.filter(|_| self.options.append_eos) else { return Ok(()) };
+    /// EOS at the end of each completion of plain text, once.
+    fn end<const N: usize>(&self, split: &mut Split<N>) {
+        let Some(eos) = self.eos.filter(|_| self.options.append_eos) else { return };
         for completion in &mut split.completions {
-            if !rendered {
-                if completion.last() != Some(&eos) {
-                    completion.push(eos);
-                }
-            } else if self.options.end_at_eos
-                && let Some(last) = completion.iter().rposition(|&id| id == eos)
-                && self.tokenizer.decode(&completion[last + 1..], false)?.trim().is_empty()
-            {
-                completion.truncate(last + 1);
+            if completion.last() != Some(&eos) {
+                completion.push(eos);
             }
         }
-        Ok(())
     }
 
     /// Cuts to `max_length`; says whether anything was cut.

@@ -1,20 +1,18 @@
 """Chat templates against transformers: the same conversations through every template that TRL ships, byte for byte.
 
-    python scripts/parity/chat.py --command "target/debug/examples/render-chat" [--extra DIR ...]
-
-The templates are read from the installed TRL package and written into a temporary directory; none is kept. `--extra`
-names files (*.jinja) or directories of such files beside them. Prints one line a template: renderings, how many are equal,
-how many both sides refuse, how many of the training templates' generation spans are equal, and every difference.
-Exits with 1 where anything differs.
+The templates are read from the installed TRL package and written into a temporary directory; none is kept. Rendered by the
+cargo example render-chat: COLLIMATE_RENDER, or what `cargo build --release --examples` leaves.
 """
 
-import argparse
 import json
+import os
 import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import binary
+import table
 import trl
 from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -137,35 +135,29 @@ def compare(got: dict, want: dict) -> str:
     return "equal"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--command", required=True, help="the program that renders (the cargo example render-chat)")
-    parser.add_argument("--extra", type=Path, nargs="*", default=[], help="more *.jinja files, or directories of them")
-    parser.add_argument("--show", type=int, default=3, help="differences to print for a template")
-    args = parser.parse_args()
-    sources, talks = templates(args.extra), conversations()
-    failures = 0
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        for stem, source in sources.items():
-            (directory / stem).mkdir()
-            (directory / stem / "chat_template.jinja").write_text(source, encoding="utf-8", newline="")
-            (directory / stem / "tokenizer_config.json").write_text(json.dumps(SPECIAL))
-        print(f"{'template':36} {'renderings':>10} {'equal':>6} {'both refuse':>11} {'spans':>6} {'differ':>6}")
-        for stem, source in sources.items():
-            cases = [(stem, talk, ending) for talk in talks for ending in ENDINGS]
-            answers = ours(args.command.split(), directory, cases)
-            wanted = [reference(source, talk, ending) for _, talk, ending in cases]
-            results = [compare(got, want) for got, want in zip(answers, wanted, strict=True)]
-            spans = sum(len(want.get("spans") or []) for want, result in zip(wanted, results) if result == "equal")
-            different = [(case, result) for case, result in zip(cases, results) if result not in ("equal", "refused")]
-            failures += len(different)
-            print(f"{stem:36} {len(cases):10} {results.count('equal'):6} {results.count('refused'):11} {spans:6} {len(different):6}")
-            for (_, talk, ending), result in different[: args.show]:
-                print(f"  {ending} {json.dumps(talk, ensure_ascii=False)}\n    {result}")
-    print(f"{len(sources)} templates, {len(talks)} conversations, {failures} differences")
-    return 1 if failures else 0
+def program() -> list[str]:
+    found = os.environ.get("COLLIMATE_RENDER", str(binary.ROOT / "target" / "release" / "examples" / "render-chat"))
+    if not Path(found).is_file():
+        raise SystemExit(f"parity: no program at {found}; run cargo build --release --examples, or set COLLIMATE_RENDER")
+    return [found]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def rows(directory: Path) -> Iterator[table.Row]:
+    """One row a template; `directory` is scratch space."""
+    sources, talks = templates([]), conversations()
+    for stem, source in sources.items():
+        (directory / stem).mkdir()
+        (directory / stem / "chat_template.jinja").write_text(source, encoding="utf-8", newline="")
+        (directory / stem / "tokenizer_config.json").write_text(json.dumps(SPECIAL))
+    for stem, source in sources.items():
+        cases = [(stem, talk, ending) for talk in talks for ending in ENDINGS]
+        answers = ours(program(), directory, cases)
+        wanted = [reference(source, talk, ending) for _, talk, ending in cases]
+        results = [compare(got, want) for got, want in zip(answers, wanted, strict=True)]
+        spans = sum(len(want.get("spans") or []) for want, result in zip(wanted, results) if result == "equal")
+        different = [result for result in results if result not in ("equal", "refused")]
+        yield table.Row("templates", "chat template", stem, {
+            "renderings": (len(cases), None), "equal": (results.count("equal"), None),
+            "refused by both": (results.count("refused"), None), "generation spans": (spans, None),
+            "different": (len(different), 0),
+        }, note=different[0] if different else "")
