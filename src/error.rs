@@ -1,7 +1,10 @@
-//! The one error type. Owns wording and exit codes; imports nothing of ours.
+//! The one error type, and panics of libraries as errors. Owns wording and exit codes; imports nothing of ours.
 //!
 //! Every variant names the file, line, key or tensor at fault and the remedy, in one line.
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -141,27 +144,27 @@ pub enum Error {
 impl Error {
     /// A file at fault.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Error::File { path: path.as_ref().into(), message: message.into(), remedy: remedy.into() }
+        Error::File { path: path.as_ref().into(), message: one_line(message), remedy: remedy.into() }
     }
 
     /// A row at fault; `line` counts from 1.
     pub fn row(path: impl AsRef<Path>, line: usize, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Error::Row { path: path.as_ref().into(), line, message: message.into(), remedy: remedy.into() }
+        Error::Row { path: path.as_ref().into(), line, message: one_line(message), remedy: remedy.into() }
     }
 
     /// A tensor at fault.
     pub fn tensor(path: impl AsRef<Path>, tensor: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::Tensor {
             path: path.as_ref().into(),
-            tensor: tensor.into(),
-            message: message.into(),
+            tensor: one_line(tensor),
+            message: one_line(message),
             remedy: remedy.into(),
         }
     }
 
     /// Arguments at fault.
     pub fn usage(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Error::Usage { message: message.into(), remedy: remedy.into() }
+        Error::Usage { message: one_line(message), remedy: remedy.into() }
     }
 
     /// Wraps an input/output error: `.map_err(Error::io(path, "read"))`.
@@ -188,4 +191,42 @@ impl Error {
 /// libtorch's messages carry a C++ stack trace; the first line says what happened.
 fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// What names and texts of other people's files may bring along, made fit to be read: control characters are escaped, and
+/// of very long ones the beginning is kept.
+fn one_line(text: impl Into<String>) -> String {
+    const LONGEST: usize = 2000;
+    let text: String = text.into();
+    let long = text.chars().count() > LONGEST;
+    if !long && !text.contains(char::is_control) {
+        return text;
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let kept: String = text.chars().take(LONGEST).map(escape).collect();
+    if long { format!("{kept}...") } else { kept }
+}
+
+/// What `read` gives, or the message of its panic: some libraries panic on files that are damaged. Nothing is printed.
+///
+/// # Errors
+/// It panicked; in one line.
+pub fn caught<T>(read: impl FnOnce() -> T) -> Result<T, String> {
+    thread_local!(static READING: Cell<bool> = const { Cell::new(false) });
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !READING.get() {
+                print(info);
+            }
+        }));
+    });
+    READING.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(read));
+    READING.set(false);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        text.and_then(|text| text.lines().next()).unwrap_or("the reader stopped").to_owned()
+    })
 }

@@ -120,7 +120,7 @@ fn main() -> ExitCode {
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {error}");
             let code = error.downcast_ref::<Error>().map_or(1, Error::exit_code);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }

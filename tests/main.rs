@@ -4,11 +4,13 @@ mod chat;
 mod cli;
 mod config;
 mod config_files;
+mod conversations;
 mod data;
 
 mod experiment;
 mod ffi;
 mod golden_chat;
+mod golden_conversations;
 mod golden_curves;
 mod golden_encoding;
 mod golden_losses;

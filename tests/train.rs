@@ -2,5 +2,5 @@
 mod batches;
 mod checkpoints;
 mod logs;
-mod resume;
+pub mod resume;
 mod signals;

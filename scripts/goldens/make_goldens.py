@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import chat  # noqa: E402
+import conversations  # noqa: E402
 import curves  # noqa: E402
 import data_files  # noqa: E402
 import families  # noqa: E402
@@ -29,6 +30,7 @@ import torch  # noqa: E402
 TOPICS = {
     "chat": chat.make,
     "pipelines": pipelines.make,
+    "conversations": conversations.make,
     "tokenizer": tokenization.make,
     "models": models.make,
     "families": families.make,

@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::hub;
 use crate::loss::logprobs::token_logprobs;
 use crate::model::{HfConfig, LoadOptions};
-use crate::rollout::assess::{Sample, mean_and_error, read_prompts, sample, sample_kl, sample_rewards, win};
+use crate::rollout::assess::{
+    Sample, columns as columns_of, mean_and_error, read_prompts, sample, sample_kl, sample_rewards, win,
+};
 use crate::rollout::forward::{sequence_logprobs, sequence_rewards, target_logits};
 use crate::rollout::sampling::Sampling;
 use crate::rollout::scorer::RewardScorer;
@@ -342,8 +344,5 @@ fn judged(judge: &RewardScorer, prompts: &[Prompt], samples: &[Sample]) -> Resul
 }
 
 fn sample_row(prompts: &[Prompt], sample: &Sample) -> Map<String, Value> {
-    Map::from_iter([
-        ("prompt".to_owned(), json!(prompts[sample.prompt].text)),
-        ("completion".to_owned(), json!(sample.text)),
-    ])
+    columns_of(&prompts[sample.prompt], &sample.text)
 }

@@ -1,19 +1,20 @@
 //! `collimate generate`: completions of prompts.
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
-use crate::data::Prompt;
+use crate::data::{Content, DataReport, EncodeOptions, Located, Message, OnBadRow, Prompt, Row, RowId, encode_prompts};
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::rollout::assess::{Sample, prompt_room, read_prompts, sample};
+use crate::rollout::assess::{Sample, columns, prompt_room, read_prompts, sample};
 use crate::rollout::generate::GenerateOptions;
 use crate::rollout::sampling::Sampling;
 use crate::train::progress::Progress;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Sample or decode completions of prompts.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  collimate generate --model runs/dpo --prompt \"The plot\" --samples 4\n  \
+    collimate generate --model runs/chat --chat --prompt \"Was it good?\"\n  \
     collimate generate --model gpt2 --prompts prompts.jsonl --greedy --output completions.jsonl")]
 pub struct GenerateArgs {
     #[command(flatten)]
@@ -21,7 +22,10 @@ pub struct GenerateArgs {
     /// A prompt; may be given several times
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Vec<String>,
-    /// JSONL rows with a "prompt"
+    /// Take each --prompt as what a user says, through the model's chat template
+    #[arg(long, requires = "prompt")]
+    chat: bool,
+    /// Rows with a "prompt": a text, or a list of messages
     #[arg(long, value_name = "FILE")]
     prompts: Option<String>,
     /// Completions a prompt
@@ -92,7 +96,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         Some(file) => {
             read_prompts(&hub::resolve_dataset_file(file)?, &opened.model, &opened.tokenizer, new_tokens, None)?
         }
-        None => typed_prompts(&args.prompt, &opened, new_tokens)?,
+        None => typed_prompts(&args.prompt, args.chat, &opened, new_tokens)?,
     };
     let samples = args.samples as usize;
     let mut progress = Progress::new("generating", (prompts.len() * samples) as u64, 0);
@@ -114,26 +118,30 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
 
 fn row(prompts: &[Prompt], sample: &Sample, number: usize, eos: Option<i64>) -> Map<String, Value> {
     let finished = eos.is_some() && sample.tokens.last().copied() == eos;
-    Map::from_iter([
-        ("prompt".to_owned(), json!(prompts[sample.prompt].text)),
-        ("completion".to_owned(), json!(sample.text)),
-        ("sample".to_owned(), json!(number)),
-        ("tokens".to_owned(), json!(sample.tokens)),
-        ("finished".to_owned(), json!(finished)),
-    ])
+    let mut row = columns(&prompts[sample.prompt], &sample.text);
+    row.insert("sample".to_owned(), json!(number));
+    row.insert("tokens".to_owned(), json!(sample.tokens));
+    row.insert("finished".to_owned(), json!(finished));
+    row
 }
 
-fn typed_prompts(texts: &[String], opened: &Opened, new_tokens: usize) -> Result<Vec<Prompt>> {
+/// Prompts of the command line: texts, or with `chat` what a user says first in a conversation.
+fn typed_prompts(texts: &[String], chat: bool, opened: &Opened, new_tokens: usize) -> Result<Vec<Prompt>> {
     let room = prompt_room(&opened.model, new_tokens)?;
-    let mut prompts = Vec::new();
-    for (at, text) in texts.iter().enumerate() {
-        let tokens = opened.tokenizer.encode(text)?;
-        if tokens.is_empty() || tokens.len() > room {
-            let message = format!("--prompt {text:?} has {} tokens, between 1 and {room} are needed", tokens.len());
+    let row = |(at, text): (usize, &String)| {
+        let said = [("role", "user"), ("content", text.as_str())];
+        let said: Message = said.map(|(key, text)| (key.to_owned(), text.into())).into_iter().collect();
+        let prompt = if chat { Content::Messages(vec![said]) } else { text.as_str().into() };
+        Located { row: Row::Prompt(prompt), id: RowId::line(Path::new("--prompt"), at + 1) }
+    };
+    let rows: Vec<Located> = texts.iter().enumerate().map(row).collect();
+    let options = EncodeOptions::completions(usize::MAX, false);
+    let prompts = encode_prompts(&opened.tokenizer, &rows, &options, OnBadRow::Error, &mut DataReport::default())?;
+    for (prompt, text) in prompts.iter().zip(texts) {
+        if prompt.tokens.len() > room {
+            let message = format!("--prompt {text:?} has {} tokens, at most {room} fit", prompt.tokens.len());
             return Err(Error::usage(message, "change it, or lower --max-new-tokens"));
         }
-        let id = crate::data::RowId::line(std::path::Path::new("--prompt"), at + 1);
-        prompts.push(Prompt { tokens, text: text.clone(), messages: None, id });
     }
     Ok(prompts)
 }

@@ -179,7 +179,8 @@ impl Document {
             let fits = |value: toml::Value| toml::Table::from_iter([(key.clone(), value)]).try_into::<T>();
             if let Err(error) = fits(section[&key].clone()) {
                 // On the command line quotes are lost: train.output=2026 names a directory.
-                let typed = self.problems.typed(&full).map(|text| toml::Value::String(text.to_owned()));
+                let typed = self.problems.typed(&full).filter(|text| !text.starts_with(['[', '{']));
+                let typed = typed.map(|text| toml::Value::String(text.to_owned()));
                 if let Some(text) = typed.filter(|text| fits(text.clone()).is_ok()) {
                     section.insert(key, text);
                     continue;

@@ -3,7 +3,7 @@ use crate::data::Prompt;
 use crate::data::loader::shuffled;
 use crate::error::{Error, Result};
 use crate::model::{CausalLm, LoadOptions};
-use crate::rollout::assess::{Sample, read_prompts, sample, sample_rewards};
+use crate::rollout::assess::{Sample, columns, read_prompts, sample, sample_rewards};
 use crate::rollout::scorer::RewardScorer;
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
@@ -11,7 +11,7 @@ use crate::train::durable;
 use crate::train::progress::Progress;
 use crate::train::signals;
 use crate::{hub, seed};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Who samples and who labels, opened.
@@ -68,15 +68,17 @@ impl Labeller {
         let (mut text, mut pairs, mut ties) = (String::new(), 0, 0);
         for group in judged.chunk_by(|(a, _), (b, _)| a.prompt == b.prompt) {
             for (better, worse) in chosen_pairs(group, options) {
-                let mut row = json!({
-                    "prompt": prompts[better.0.prompt].text, "chosen": better.0.text, "rejected": worse.0.text,
-                });
+                let columns = |text: &str| columns(&prompts[better.0.prompt], text);
+                let (mut row, mut other) = (columns(&better.0.text), columns(&worse.0.text));
+                let take = |row: &mut Map<String, Value>| row.remove("completion").unwrap_or_default();
+                let (chosen, rejected) = (take(&mut row), take(&mut other));
+                row.extend([("chosen".to_owned(), chosen), ("rejected".to_owned(), rejected)]);
                 if 1.0 / (1.0 + (worse.1 - better.1).exp()) < 0.5 + options.tie {
-                    row["preference"] = json!(0.5);
+                    row.insert("preference".to_owned(), json!(0.5));
                     ties += 1;
                 }
                 pairs += 1;
-                text += &(row.to_string() + "\n");
+                text += &(Value::Object(row).to_string() + "\n");
             }
         }
         if pairs == 0 {

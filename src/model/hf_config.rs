@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use super::family::{FAMILIES, Family, Spec};
 use super::keys::Keys;
-use super::weights::Weights;
 use crate::error::{Error, Result};
 
 /// A model's configuration: as read, and as understood.
@@ -40,9 +39,10 @@ impl HfConfig {
         if !path.is_file() {
             return Err(Error::file(dir, "no config.json here", "give a directory in Hugging Face layout"));
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let raw = serde_json::from_str(&text);
-        let raw = raw.map_err(|e| Error::file(&path, format!("not a JSON object: {e}"), "correct it"))?;
+        let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+        let again = "take the file from the model's source again";
+        let raw = serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, format!("is not JSON: {e}"), again))?;
+        let Value::Object(raw) = raw else { return Err(Error::file(&path, "is not a JSON object", again)) };
         Self::parse(raw, &path)
     }
 
@@ -66,15 +66,6 @@ impl HfConfig {
         self.family.spec()
     }
 
-    /// Values in the weights of `dir`, which this configuration describes; the file headers are read, not the values.
-    ///
-    /// # Errors
-    /// As [`Weights::open`].
-    pub fn count_weights(&self, dir: &Path) -> Result<u64> {
-        let spec = self.spec();
-        Ok(Weights::open(dir, |name| spec.canonical_name(name))?.numel())
-    }
-
     /// Whether it describes a reward model rather than a language model.
     pub fn is_reward(&self) -> bool {
         let names = self.raw.get("architectures").and_then(Value::as_array);
@@ -85,7 +76,11 @@ impl HfConfig {
 
 /// The family that `model_type`, or where that is missing the first architecture, names.
 fn spec_of(keys: &Keys) -> Result<&'static Spec> {
-    let mut named = keys.get(&["model_type"]).and_then(Value::as_str);
+    let given = keys.get(&["model_type"]);
+    let mut named = given.and_then(Value::as_str);
+    if let (Some(other), None) = (given, named) {
+        return keys.fail("model_type", format_args!("{other} is not a string"));
+    }
     if named == Some(TOKEN_REWARD) {
         named = keys.get(&["collimate"]).and_then(|value| value.get("backbone")).and_then(Value::as_str);
         if named.is_none() {

@@ -25,6 +25,24 @@ impl HfConfig {
         raw.entry("vocab_size").or_insert_with(|| vocab_size.into());
         Self::parse(with_layers(raw), Path::new("[model.config]"))
     }
+
+    /// Refuses random weights that could not be drawn: those of embedding and attention alone would not fit this machine.
+    ///
+    /// # Errors
+    /// They would not.
+    pub(super) fn check_fits(&self) -> Result<()> {
+        let dims = self.family.dims();
+        let attention = 2.0 * dims.hidden as f64 * ((dims.heads + dims.kv_heads) * dims.head_dim) as f64;
+        let bytes = 4.0 * (dims.vocab as f64 * dims.hidden as f64 + dims.layers as f64 * attention);
+        let system = rustix::system::sysinfo();
+        let memory = system.totalram as f64 * f64::from(system.mem_unit);
+        if bytes <= memory {
+            return Ok(());
+        }
+        let message =
+            format!("its weights take more than {:.0} GB, this machine has {:.0} GB", bytes / 1e9, memory / 1e9);
+        Err(Error::file(&self.origin, message, "make the model smaller"))
+    }
 }
 
 /// transformers wants these names in every config.json; they follow from the family.

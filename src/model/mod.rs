@@ -169,6 +169,7 @@ impl CausalLm {
     /// # Errors
     /// [`Error::Torch`] when memory is short.
     pub fn from_config(config: HfConfig, seed: u64, options: &LoadOptions) -> Result<Self> {
+        config.check_fits()?;
         Self::build(config, Map::new(), Source::Seed(seed), options)
     }
 
@@ -218,6 +219,29 @@ impl CausalLm {
         let head = LmHead::new(weight, options.compute);
         Ok(CausalLm { base: Model { backbone, params, config, generation, options: *options }, head })
     }
+}
+
+/// Checks a model directory by its headers: every tensor that config.json asks for is there, in its shape and a type that
+/// is read, and no other. Gives the number of values.
+///
+/// # Errors
+/// [`Error::File`] or [`Error::Tensor`] naming the file, key or tensor.
+pub fn check_files(dir: &Path) -> Result<u64> {
+    let config = HfConfig::from_dir(dir)?;
+    let spec = config.spec();
+    let weights = Weights::open(dir, |name| spec.canonical_name(name))?;
+    let count = weights.numel();
+    let mut builder = Builder::of_headers(weights);
+    let (backbone, embedding) = config.family.build(&mut builder)?;
+    if config.is_reward() {
+        let _ = builder.take(reward::SCORE, &[1, backbone.dims().hidden], Init::Zeros)?;
+    } else if config.family.tied() {
+        builder.take_duplicate(spec.head, spec.embedding)?;
+    } else {
+        let _ = builder.take_matrix(spec.head, &embedding.size(), Init::Zeros)?;
+    }
+    builder.finish(spec.known_extra)?;
+    Ok(count)
 }
 
 /// A frozen model in bfloat16 casts its tied head once, not in every forward.

@@ -83,6 +83,8 @@ pub enum Source {
     Seed(u64),
     /// Copies of another model's tensors.
     Copies(Params),
+    /// The headers of a model directory: names, shapes and types are checked, no value is read.
+    Headers(Weights),
 }
 
 /// Hands out tensors by name and shape, and keeps them.
@@ -100,10 +102,15 @@ impl Builder {
     /// `seed` serves tensors that [`Builder::fresh`] initialises; `compute` the matrices of a model that is not trained.
     pub fn new(source: Source, seed: u64, device: Device, compute: Kind, trainable: bool) -> Self {
         let origin = match &source {
-            Source::Weights(weights) => weights.dir().to_path_buf(),
+            Source::Weights(weights) | Source::Headers(weights) => weights.dir().to_path_buf(),
             _ => PathBuf::new(),
         };
         Builder { source, seed, params: Params::default(), origin, device, compute, trainable }
+    }
+
+    /// One that checks what is taken against the headers of `weights` and hands out zeros that take no memory.
+    pub fn of_headers(weights: Weights) -> Self {
+        Self::new(Source::Headers(weights), 0, Device::Cpu, Kind::Float, false)
     }
 
     /// Where tensors go.
@@ -136,6 +143,10 @@ impl Builder {
         let tensor = match &mut self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init)?,
             Source::Weights(weights) => weights.take(name, shape, kind, !self.trainable)?,
+            Source::Headers(weights) => {
+                weights.check(name, shape)?;
+                Tensor::f_zeros([1], (kind, Device::Cpu))?.f_expand(shape, false)?
+            }
             Source::Copies(params) => {
                 let tensor = params.get(name).ok_or_else(|| missing(Path::new(""), name))?;
                 // A cast is a copy already.
@@ -167,6 +178,10 @@ impl Builder {
     /// # Errors
     /// [`Error::Tensor`] where they differ.
     pub fn take_duplicate(&mut self, name: &str, as_taken: &str) -> Result<()> {
+        if let Source::Headers(weights) = &mut self.source {
+            let (Some(taken), true) = (self.params.get(as_taken), weights.has(name)) else { return Ok(()) };
+            return weights.check(name, &taken.size()).map(|_| ());
+        }
         let Source::Weights(weights) = &mut self.source else { return Ok(()) };
         let (Some(taken), true) = (self.params.get(as_taken), weights.has(name)) else { return Ok(()) };
         let again = weights.take(name, &taken.size(), Kind::Float, false)?.f_to_device(self.device)?;
@@ -188,7 +203,9 @@ impl Builder {
     /// [`Error::Tensor`] naming a tensor of the weights that the model does not have.
     pub fn finish(self, skip: impl Fn(&str) -> bool) -> Result<Params> {
         let left = match &self.source {
-            Source::Weights(weights) => weights.left_over().find(|name| !skip(name)).map(str::to_owned),
+            Source::Weights(weights) | Source::Headers(weights) => {
+                weights.left_over().find(|name| !skip(name)).map(str::to_owned)
+            }
             _ => None,
         };
         match left {

@@ -11,7 +11,7 @@ use super::params::{Builder, Init, Source};
 use super::{LoadOptions, Model, SaveOptions, open_weights, save};
 use crate::error::{Error, Result};
 
-const SCORE: &str = "score.weight";
+pub(super) const SCORE: &str = "score.weight";
 
 /// Which hidden states make a sequence's reward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,7 @@ impl RewardModel {
         append_eos: bool,
         options: &LoadOptions,
     ) -> Result<Self> {
+        config.check_fits()?;
         Self::on_new_head(config, Source::Seed(seed), seed, RewardHead { bias: 0.0, pooling, append_eos }, options)
     }
 

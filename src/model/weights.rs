@@ -96,13 +96,11 @@ impl Weights {
         self.entries.iter().filter(|(_, entry)| !entry.taken).map(|(name, _)| name.as_str())
     }
 
-    /// A tensor as `kind` in main memory. `frozen`: it will not be written to, so that a file that holds it in that kind
-    /// is read where it is mapped; otherwise, and for another kind, it is copied, and the file's pages are let go.
+    /// The type of a tensor, which counts as taken; its values are not read.
     ///
     /// # Errors
-    /// [`Error::Tensor`] where it is missing, has another shape, is of a type other than float32, bfloat16 or float16, or
-    /// holds a value that is not finite.
-    pub fn take(&mut self, name: &str, shape: &[i64], kind: Kind, frozen: bool) -> Result<Tensor> {
+    /// [`Error::Tensor`] where it is missing, has another shape, or is of a type other than float32, bfloat16 or float16.
+    pub fn check(&mut self, name: &str, shape: &[i64]) -> Result<Kind> {
         let entry = self.entries.get_mut(name).ok_or_else(|| missing(&self.dir, name))?;
         let file = &self.files[entry.file];
         let fail = |message: String, remedy: &str| Err(Error::tensor(&file.path, name, message, remedy));
@@ -115,6 +113,20 @@ impl Weights {
             let message = format!("has type {:?}", entry.dtype);
             return fail(message, "save the model as float32, bfloat16 or float16");
         };
+        entry.taken = true;
+        Ok(stored)
+    }
+
+    /// A tensor as `kind` in main memory. `frozen`: it will not be written to, so that a file that holds it in that kind
+    /// is read where it is mapped; otherwise, and for another kind, it is copied, and the file's pages are let go.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where it is missing, has another shape, is of a type other than float32, bfloat16 or float16, or
+    /// holds a value that is not finite.
+    pub fn take(&mut self, name: &str, shape: &[i64], kind: Kind, frozen: bool) -> Result<Tensor> {
+        let stored = self.check(name, shape)?;
+        let entry = &self.entries[name];
+        let file = &self.files[entry.file];
         let range = entry.start..entry.end;
         let (tensor, mapped) = match ffi::view(&file.map, range.clone(), shape, stored)? {
             Some(view) => (view, true),
@@ -122,9 +134,9 @@ impl Weights {
             None => (Tensor::f_from_data_size(&file.map[range.clone()], shape, stored)?, false),
         };
         if !finite(&tensor)? {
-            return fail("holds a value that is not finite (NaN or infinity)".into(), DAMAGED);
+            let message = "holds a value that is not finite (NaN or infinity)";
+            return Err(Error::tensor(&file.path, name, message, DAMAGED));
         }
-        entry.taken = true;
         if mapped && frozen && stored == kind {
             return Ok(tensor);
         }
@@ -135,7 +147,7 @@ impl Weights {
 
     fn add_file(&mut self, path: PathBuf, rename: impl Fn(&str) -> String, shard: Option<Shard<'_>>) -> Result<()> {
         let map = ffi::map_file(&path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| damaged(&path, &error))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| damaged(&path, &map, &error))?;
         refuse_duplicates(&path, &map[8..8 + header])?;
         for name in metadata.offset_keys() {
             if shard.is_some_and(|(file, places)| places.get(&name) != Some(file)) {
@@ -184,12 +196,15 @@ fn read_index(path: &Path) -> Result<HashMap<String, String>> {
     struct Index {
         weight_map: HashMap<String, String>,
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let index: Index =
-        serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string(), "download it again"))?;
+        serde_json::from_slice(&bytes).map_err(|e| Error::file(path, e.to_string(), "download it again"))?;
     for name in index.weight_map.values() {
         let mut parts = Path::new(name).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || name.contains('\\') {
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+            || name.contains('\\')
+            || name.contains(char::is_control)
+        {
             let message = format!("names the shard {name:?}, which is not a plain file name");
             return Err(Error::file(path, message, "do not use this model"));
         }
@@ -224,8 +239,12 @@ fn refuse_duplicates(path: &Path, header: &[u8]) -> Result<()> {
     }
 }
 
-fn damaged(path: &Path, error: &SafeTensorError) -> Error {
+fn damaged(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
     match error {
+        SafeTensorError::TensorInvalidInfo => match misfit(bytes) {
+            Some(name) => Error::tensor(path, &name, "its shape and type do not fill its place in the file", DAMAGED),
+            None => Error::file(path, format!("not a safetensors file: {error}"), DAMAGED),
+        },
         SafeTensorError::InvalidOffset(name) => {
             Error::tensor(path, name, "its place overlaps another's, leaves a hole or lies outside the file", DAMAGED)
         }
@@ -236,6 +255,21 @@ fn damaged(path: &Path, error: &SafeTensorError) -> Error {
     }
 }
 
+/// The first tensor whose shape and type ask for another number of bytes than its offsets hold; the crate names none.
+fn misfit(bytes: &[u8]) -> Option<String> {
+    let length = usize::try_from(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?)).ok()?;
+    let header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(bytes.get(8..8usize.checked_add(length)?)?).ok()?;
+    let fits = |info: &serde_json::Value| {
+        let info: safetensors::tensor::TensorInfo = serde_json::from_value(info.clone()).ok()?;
+        let values = info.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
+        let wanted = values.checked_mul(info.dtype.bitsize())? / 8;
+        (info.data_offsets.1.checked_sub(info.data_offsets.0)? == wanted).then_some(())
+    };
+    let bad = |(name, info): &(String, serde_json::Value)| name != "__metadata__" && fits(info).is_none();
+    header.into_iter().find(bad).map(|(name, _)| name)
+}
+
 fn no_weights(dir: &Path) -> Error {
     let pickle = |name: &str| {
         let ends = [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end));
@@ -243,7 +277,16 @@ fn no_weights(dir: &Path) -> Error {
     };
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let found = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| pickle(name));
+    let here = |start: &str| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).any(|name| name.starts_with(start))
+    };
     match found {
+        None if here("model-0") => Error::file(dir, format!("shards are here, but no {INDEX}"), "copy it there, too"),
+        None if here("adapter_model") => {
+            let remedy = "merge it into its model first: peft's merge_and_unload, then save_pretrained";
+            Error::file(dir, "an adapter, not a whole model", remedy)
+        }
         None => Error::file(dir, format!("no {FILE} here"), "give a directory in Hugging Face layout"),
         Some(name) => {
             let dir_text = dir.display();

@@ -3,14 +3,15 @@ use super::forward::target_logits;
 use super::generate::{GenerateOptions, generate};
 use super::scorer::RewardScorer;
 use crate::data::{
-    Content, DataReport, EncodeOptions, Located, Message, OnBadRow, Prompt, Row, RowId, Sequence, Wanted,
-    encode_prompts, lm_batch, read_rows,
+    Content, DataReport, EncodeOptions, Located, OnBadRow, Prompt, Row, RowId, Sequence, Wanted, encode_prompts,
+    lm_batch, read_rows,
 };
 use crate::error::{Error, Result};
 use crate::loss::{kl, logprobs};
 use crate::model::CausalLm;
 use crate::rollout::forward::index;
 use crate::tokenizer::Tokenizer;
+use serde_json::{Map, Value, json};
 use std::path::Path;
 use tch::Tensor;
 
@@ -149,15 +150,29 @@ pub fn sample_rows(prompts: &[Prompt], samples: &[Sample]) -> Vec<Located> {
     samples.iter().map(|sample| answered(&prompts[sample.prompt], &sample.text)).collect()
 }
 
-/// A prompt with an answer to it as a row: in a conversation the answer is the assistant's next message.
+/// A prompt with an answer to it as columns, as they are shown and scored again: strings, or lists of messages.
+pub fn columns(prompt: &Prompt, answer: &str) -> Map<String, Value> {
+    let Row::PromptCompletion { prompt, completion } = answered(prompt, answer).row else {
+        unreachable!("an answered prompt is a prompt with a completion")
+    };
+    let pair = [("prompt", prompt), ("completion", completion)];
+    pair.into_iter().map(|(name, content)| (name.to_owned(), json!(content))).collect()
+}
+
+/// A prompt with an answer to it as a row: in a conversation the answer is the assistant's next message, or goes on in the
+/// last one, where that is the assistant's.
 pub fn answered(prompt: &Prompt, answer: &str) -> Located {
     let row = match &prompt.messages {
         None => Row::PromptCompletion { prompt: prompt.text.clone().into(), completion: answer.into() },
         Some(messages) => {
-            let message = [("role", "assistant"), ("content", answer)];
-            let message: Message = message.map(|(key, text)| (key.to_owned(), text.into())).into_iter().collect();
+            let begun = messages.last().filter(|message| message.get("role").is_some_and(|role| role == "assistant"));
+            let start = begun.and_then(|message| message.get("content")?.as_str()).unwrap_or_default();
+            let mut message = begun.cloned().unwrap_or_default();
+            message.insert("role".to_owned(), "assistant".into());
+            message.insert("content".to_owned(), format!("{start}{answer}").into());
+            let before = messages.len() - usize::from(begun.is_some());
             Row::PromptCompletion {
-                prompt: Content::Messages(messages.clone()),
+                prompt: Content::Messages(messages[..before].to_vec()),
                 completion: Content::Messages(vec![message]),
             }
         }

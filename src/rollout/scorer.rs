@@ -44,6 +44,11 @@ impl RewardScorer {
         Ok(Self { model, tokenizer, batch_size, warned: Cell::new(false) })
     }
 
+    /// Lets the reward model's chat template write this date from here on.
+    pub fn set_moment(&mut self, moment: chrono::NaiveDateTime) {
+        self.tokenizer.set_moment(moment);
+    }
+
     /// The model.
     pub fn model(&self) -> &RewardModel {
         &self.model

@@ -13,13 +13,14 @@ use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
 use crate::data::Pair;
 use crate::data::fingerprint::Encoded;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Params, SaveOptions, device};
-use crate::tokenizer::Tokenizer;
+use crate::model::{HfConfig, LoadOptions, Params, SaveOptions, check_files, device};
+use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::run::ClaimedRun;
 use crate::train::state::TrainerState;
 use crate::train::{AdamW, BatchEvaluator, Evaluator, Job, Metric, Objective, Outcome, RunDir, RunState, train};
 use crate::{config, hub};
 use card::ModelArtifact;
+use chrono::NaiveDateTime;
 use serde_json::Value;
 use source::RowSource;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,8 @@ pub struct Session {
     pub tokenizer: Tokenizer,
     /// How weights are loaded for training.
     pub options: LoadOptions,
+    /// The date that chat templates write, the same in all of a run's life.
+    pub moment: NaiveDateTime,
 }
 
 impl Session {
@@ -101,7 +104,23 @@ impl Session {
             tokenizer.set_chat_template(template.as_ref(), &tokenizer_dir)?;
         }
         let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true };
-        Ok(Self { run, table, resume_from, model_dir, tokenizer, options })
+        let moment = moment(resume_from.as_deref())?;
+        tokenizer.set_moment(moment);
+        let session = Self { run, table, resume_from, model_dir, tokenizer, options, moment };
+        session.check_model(model)?;
+        Ok(session)
+    }
+
+    /// What the headers of the model's files tell, before any row is read.
+    fn check_model(&self, model: &ModelConfig) -> Result<()> {
+        let vocab = if self.random_init(model) {
+            HfConfig::for_init(&self.model_dir, model.config.as_ref(), self.tokenizer.vocab_size())?.family.dims().vocab
+        } else {
+            let dir = self.weights_dir();
+            check_files(dir)?;
+            HfConfig::from_dir(dir)?.family.dims().vocab
+        };
+        self.tokenizer.check_vocab(vocab, &self.model_dir)
     }
 
     /// Where the weights to train come from: the checkpoint on resume, else the model's directory.
@@ -118,7 +137,10 @@ impl Session {
     ///
     /// # Errors
     /// The checkpoint was made with other rows or another reference.
-    pub fn facts(&self, facts: Value) -> Result<Value> {
+    pub fn facts(&self, mut facts: Value) -> Result<Value> {
+        if self.tokenizer.chat().ok().flatten().is_some_and(ChatTemplate::writes_the_date) {
+            facts[MOMENT] = Value::String(self.moment.format("%Y-%m-%dT%H:%M:%S%.f").to_string());
+        }
         let Some(checkpoint) = &self.resume_from else { return Ok(facts) };
         let then = TrainerState::read(checkpoint)?.facts;
         let now = facts.as_object().into_iter().flatten();
@@ -141,6 +163,18 @@ impl Session {
             max_shard_bytes: (train.max_shard_gb * 1e9) as u64,
         }
     }
+}
+
+/// The fact under which a run keeps the date that its chat template writes.
+const MOMENT: &str = "rendered_at";
+
+/// When the run began, as its checkpoint has it; for a new run now.
+fn moment(resume_from: Option<&Path>) -> Result<NaiveDateTime> {
+    let kept = resume_from
+        .map(TrainerState::read)
+        .transpose()?
+        .and_then(|state| state.facts.get(MOMENT)?.as_str()?.parse().ok());
+    Ok(kept.unwrap_or_else(|| chrono::Local::now().naive_local()))
 }
 
 /// libtorch's kind of a configured precision.

@@ -24,6 +24,10 @@ pub type Message = Map<String, Json>;
 const STEPS: u64 = 1_000_000;
 /// More steps for every message; and one for every byte of them.
 const STEPS_PER_MESSAGE: u64 = 5_000;
+/// Bytes of a template; real ones have at most some 30 thousand.
+const LONGEST_SOURCE: usize = 100_000;
+/// Bytes of stack for compiling one; memory is taken only where it is touched.
+const COMPILER_STACK: usize = 1 << 30;
 /// What transformers appends to the last message to find its end again.
 const TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 /// The names under which a message's reasoning may stand; the first is the one that templates read.
@@ -66,6 +70,8 @@ pub struct ChatTemplate {
     source: String,
     special: Vec<(String, String)>,
     marks_generation: bool,
+    /// The date that templates write; none: today's.
+    moment: Option<NaiveDateTime>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -116,10 +122,24 @@ impl ChatTemplate {
     /// # Errors
     /// What the template's syntax lacks, and the line.
     pub fn new(template: &str, special: Vec<(String, String)>) -> Result<Self, ChatError> {
+        if template.len() > LONGEST_SOURCE {
+            let message = format!("{} bytes are more than {LONGEST_SOURCE}, which no template needs", template.len());
+            return Err(ChatError { message });
+        }
         let source = source::rewrite(template);
         let mut environment = environment::new().map_err(|e| plain(&e))?;
-        environment.add_template_owned(environment::NAME, source.text).map_err(|e| plain(&e))?;
-        Ok(Self { environment, source: template.to_owned(), special, marks_generation: source.marks_generation })
+        // The compiler calls itself for every operator of a long expression: a stack that the longest source cannot fill.
+        let compile = move || environment.add_template_owned(environment::NAME, source.text).map(|()| environment);
+        let thread = std::thread::Builder::new().stack_size(COMPILER_STACK).spawn(compile);
+        let compiled = thread.map_err(|e| ChatError { message: format!("no thread to compile it: {e}") })?.join();
+        let environment = compiled.map_err(|_| ChatError { message: "its syntax is too deep".to_owned() })?;
+        Ok(Self {
+            environment: environment.map_err(|e| plain(&e))?,
+            source: template.to_owned(),
+            special,
+            marks_generation: source.marks_generation,
+            moment: None,
+        })
     }
 
     /// Whether the template marks what the assistant wrote.
@@ -127,12 +147,22 @@ impl ChatTemplate {
         self.marks_generation
     }
 
-    /// The text of a conversation, now.
+    /// Whether the template writes the date, so that it renders another text on another day.
+    pub fn writes_the_date(&self) -> bool {
+        self.source.contains("strftime_now")
+    }
+
+    /// Renders as of this moment from here on.
+    pub fn set_moment(&mut self, moment: NaiveDateTime) {
+        self.moment = Some(moment);
+    }
+
+    /// The text of a conversation, as of the moment that was set, else now.
     ///
     /// # Errors
     /// No message, messages that the template refuses, a last message that cannot be continued.
     pub fn render(&self, messages: &[Message], ending: Ending) -> Result<Rendered, ChatError> {
-        self.render_at(messages, ending, chrono::Local::now().naive_local())
+        self.render_at(messages, ending, self.moment.unwrap_or_else(|| chrono::Local::now().naive_local()))
     }
 
     /// [`render`](Self::render) at a moment, for templates that write the date.

@@ -7,7 +7,7 @@ pub mod chat;
 mod mask;
 mod special;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, caught};
 pub use chat::{ChatError, ChatTemplate, Ending};
 pub use mask::{mask_of, unmarked};
 use special::{SpecialSources, read_object};
@@ -83,7 +83,12 @@ impl Tokenizer {
         let Some((_, json)) = files.iter().find(|(name, _)| *name == "tokenizer.json") else {
             return Err(no_tokenizer(dir));
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| broken(dir, &e.to_string()))?;
+        // The crate panics on some files that are no whole tokenizer: when it reads them, or at the first text.
+        let read = caught(|| {
+            let inner = tokenizers::Tokenizer::from_bytes(json)?;
+            inner.encode_fast("a\n", true).map(|_| inner)
+        });
+        let mut inner = read.map_err(|panic| broken(dir, &panic))?.map_err(|e| broken(dir, &e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| broken(dir, &e.to_string()))?;
         let largest = inner.get_vocab(true).into_values().max();
@@ -108,6 +113,9 @@ impl Tokenizer {
             chat: ChatTemplate::from_dir(dir),
         };
         tokenizer.lead = tokenizer.post_processor_lead()?;
+        if let Some(id) = tokenizer.lead.iter().find(|&&id| id > tokenizer.largest_id) {
+            return Err(broken(dir, &format!("its post-processor adds id {id}, which the vocabulary does not have")));
+        }
         tokenizer.marks_start = tokenizer.finds_start_mark()?;
         Ok(tokenizer)
     }
@@ -204,12 +212,21 @@ impl Tokenizer {
         }
     }
 
+    /// Lets the chat template write this date from here on.
+    pub fn set_moment(&mut self, moment: chrono::NaiveDateTime) {
+        if let Ok(Some(template)) = &mut self.chat {
+            template.set_moment(moment);
+        }
+    }
+
     /// Takes another chat template, which [`save`](Self::save) then writes; it may name the special tokens of `dir`.
     ///
     /// # Errors
     /// A file that cannot be read, a template that does not compile.
     pub fn set_chat_template(&mut self, file: &Path, dir: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(file).map_err(Error::io(file, "read"))?;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Error::file(file, format!("is no chat template: {error}"), "name a text file with a Jinja template")
+        })?;
         self.chat = Ok(Some(ChatTemplate::from_text(&text, file, dir)?));
         self.files.retain(|(name, _)| *name != CHAT_TEMPLATE);
         self.files.push((CHAT_TEMPLATE, text.into_bytes()));

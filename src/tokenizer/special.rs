@@ -96,7 +96,11 @@ impl SpecialSources {
         for (file, object) in &self.numbered {
             // Several EOS ids may stand in a list; the first is the one that ends a text.
             let value = object.get(&key).map(|v| v.get(0).unwrap_or(v));
-            let Some(id) = value.and_then(Value::as_i64) else { continue };
+            let Some(value) = value.filter(|value| !value.is_null()) else { continue };
+            let Some(id) = value.as_i64() else {
+                let message = format!("{key} is {value}, which is no id");
+                return Err(Error::file(dir.join(file), message, format!("correct {key}: a whole number")));
+            };
             if id < 0 {
                 continue; // the old way to say "none"
             }

@@ -228,7 +228,10 @@ fn arguments_that_do_not_fit_are_refused() {
     one(&with(&["--max-new-tokens", "64"]), &["leave no room for a prompt: the model holds 64 tokens"]);
     one(&with(&["--output", "taken.jsonl"]), &["taken.jsonl: exists already"]);
     one(&with(&["--output", "nowhere/x.jsonl"]), &["nowhere: no such directory"]);
-    one(&["generate", "--model", lm, "--prompt", "", "--max-new-tokens", "5"], &["--prompt \"\" has 0 tokens"]);
+    one(
+        &["generate", "--model", lm, "--prompt", "", "--max-new-tokens", "5"],
+        &["--prompt:1: the prompt has no tokens"],
+    );
     one(&["generate", "--model", "judge", "--prompt", "x"], &["judge: this is a reward model"]);
     one(&["score", "--model", lm, "--data", "none.jsonl"], &["none.jsonl"]);
     one(&["score", "--model", "judge", "--data", "sft.jsonl", "--eos"], &["--eos is for language models"]);

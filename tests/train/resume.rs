@@ -36,7 +36,7 @@ fn state(dir: &Path) -> Value {
 
 /// Leaves of a finished run what a process that was killed after `checkpoint-N` would have left: no final model, the log
 /// as it stood when the process died (later lines included).
-fn as_if_killed(run: &Path, to: &Path, checkpoint: &str) {
+pub fn as_if_killed(run: &Path, to: &Path, checkpoint: &str) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(run).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

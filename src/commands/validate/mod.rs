@@ -8,7 +8,7 @@ use crate::data::set::{self, Source};
 use crate::data::{Data, Encode, EncodeOptions, Pair, Prompt, Sequence, Wanted, columns};
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::model::HfConfig;
+use crate::model::{HfConfig, check_files};
 use crate::tokenizer::Tokenizer;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -181,7 +181,7 @@ fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
     };
     let dims = model.family.dims();
     tokenizer.check_vocab(dims.vocab, &model_dir)?;
-    let weights = if random { None } else { Some(model.count_weights(&model_dir)?) };
+    let weights = if random { None } else { Some(check_files(&model_dir)?) };
     let mut models = vec![json!({
         "key": "model.path", "path": config.model.path, "model_type": model.spec().model_type, "parameters": weights,
         "vocab_size": dims.vocab, "context": dims.context, "tokenizer_vocab_size": tokenizer.vocab_size(),
@@ -244,7 +244,7 @@ fn other_model(key: &str, path: &str, reward: Option<bool>, tokenizer: &Tokenize
         return Err(Error::file(&dir, message, format!("name a model with the same tokenizer.json in {key}")));
     }
     Ok(json!({
-        "key": key, "path": path, "model_type": config.spec().model_type, "parameters": config.count_weights(&dir)?,
+        "key": key, "path": path, "model_type": config.spec().model_type, "parameters": check_files(&dir)?,
         "vocab_size": dims.vocab, "context": dims.context, "same_tokenizer": same,
     }))
 }

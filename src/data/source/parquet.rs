@@ -1,19 +1,17 @@
 //! Parquet: rows page by page. Lists and structs come out as JSON, JSON-typed strings as what they hold.
 use super::Numbered;
 use crate::data::rows::BadRow;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, caught};
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row, reader::RowIter};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 const AGAIN: &str = "the file is damaged or cut short; copy or download it again";
 
@@ -197,27 +195,10 @@ fn map_value(map: &Type) -> &Type {
 
 /// Runs the reader, which panics on some damaged files; what it would print of that is an error here like any other.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    thread_local!(static READING: Cell<bool> = const { Cell::new(false) });
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let print = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !READING.get() {
-                print(info);
-            }
-        }));
-    });
-    READING.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(read));
-    READING.set(false);
-    let what = match outcome {
+    let what = match caught(read) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text.clone(),
-            (None, Some(text)) => (*text).to_owned(),
-            (None, None) => "the reader stopped".to_owned(),
-        },
+        Err(panic) => panic,
     };
     let line = what.lines().next().unwrap_or_default();
     Err(line.chars().take(160).collect())
