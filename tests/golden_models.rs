@@ -40,7 +40,7 @@ fn every_family_has_cases() {
 const TOLERANCE: f64 = 1e-5;
 
 fn options(compute: Kind, trainable: bool) -> LoadOptions {
-    LoadOptions { device: Device::Cpu, compute, trainable }
+    LoadOptions { device: Device::Cpu, compute, trainable, mapped: !trainable }
 }
 
 fn load(name: &str, trainable: bool) -> (CausalLm, Value) {

@@ -14,7 +14,8 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 const TOLERANCE: f64 = 2e-5;
-const OPTIONS: LoadOptions = LoadOptions { device: tch::Device::Cpu, compute: Kind::Float, trainable: true };
+const OPTIONS: LoadOptions =
+    LoadOptions { device: tch::Device::Cpu, compute: Kind::Float, trainable: true, mapped: false };
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()

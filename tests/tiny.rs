@@ -6,8 +6,10 @@ use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-pub const TRAINABLE: LoadOptions = LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: true };
-pub const FROZEN: LoadOptions = LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: false };
+pub const TRAINABLE: LoadOptions =
+    LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: true, mapped: false };
+pub const FROZEN: LoadOptions =
+    LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: false, mapped: true };
 pub const VOCAB: i64 = 41;
 
 /// Shapes with nothing accidentally equal: 3 heads of 8, an inner width that is not 4 D.

@@ -89,7 +89,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             let opened = open_causal(&args.model.model, &options)?;
             if pairs {
                 policy_on_pairs(args, &opened, &options, &mut figures)?;
-            } else if has("text") || has("completion") || has("messages") {
+            } else if ["text", "completion", "messages", "conversations"].into_iter().any(has) {
                 policy_on_rows(args, &opened, &mut figures)?;
             } else if !samples {
                 let remedy = "add --reward, --reference or both, or give rows with completions";

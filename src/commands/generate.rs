@@ -136,6 +136,9 @@ fn typed_prompts(texts: &[String], chat: bool, opened: &Opened, new_tokens: usiz
     };
     let rows: Vec<Located> = texts.iter().enumerate().map(row).collect();
     let options = EncodeOptions::completions(usize::MAX, false);
+    if !chat && matches!(opened.tokenizer.chat(), Ok(Some(_))) {
+        tracing::info!("the model has a chat template; --chat sends a prompt through it");
+    }
     let prompts = encode_prompts(&opened.tokenizer, &rows, &options, OnBadRow::Error, &mut DataReport::default())?;
     for (prompt, text) in prompts.iter().zip(texts) {
         if prompt.tokens.len() > room {

@@ -49,7 +49,7 @@ impl ModelArgs {
             DtypeArg::Float32 => Kind::Float,
             DtypeArg::Bfloat16 => Kind::BFloat16,
         };
-        Ok(LoadOptions { device: device::resolve(&self.device)?, compute, trainable: false })
+        Ok(LoadOptions { device: device::resolve(&self.device)?, compute, trainable: false, mapped: true })
     }
 
     /// Sequences a forward pass.

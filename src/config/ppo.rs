@@ -137,6 +137,7 @@ impl PpoSection {
         let only = "ppo reads prompts only; remove it";
         problems.require(data.boundary == Boundary::default(), "data.boundary", only);
         problems.require(data.completion_only, "data.completion_only", only);
+        problems.require(!data.assistant_only, "data.assistant_only", only);
         problems.require(
             data.max_length > self.max_new_tokens,
             "data.max_length",

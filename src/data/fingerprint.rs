@@ -86,6 +86,9 @@ impl Encoded for Prompt {
         feed_ids(&self.tokens, hash);
         hash.update((self.text.len() as u64).to_le_bytes());
         hash.update(self.text.as_bytes());
+        if let Some(messages) = &self.messages {
+            hash.update(serde_json::json!(messages).to_string().as_bytes());
+        }
     }
 
     fn id(&self) -> &RowId {

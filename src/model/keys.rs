@@ -183,12 +183,14 @@ impl<'a> Keys<'a> {
         if self.get(&["quantization_config"]).is_some() {
             return self.fail("quantization_config", "quantised weights are not supported");
         }
-        let neutral = |value: &Value| {
-            matches!(value, Value::Bool(false) | Value::Null)
-                || value.as_f64() == Some(1.0)
-                || value.as_i64() == Some(0)
+        let neutral = |name: &str, value: &Value| match name {
+            "embedding_multiplier" | "residual_multiplier" | "logits_scaling" | "logit_scale" => {
+                value.as_f64() == Some(1.0)
+            }
+            "num_experts" | "num_local_experts" => value.as_i64() == Some(0),
+            _ => value == &Value::Bool(false),
         };
-        match FOREIGN.into_iter().find(|name| self.get(&[name]).is_some_and(|value| !neutral(value))) {
+        match FOREIGN.into_iter().find(|name| self.get(&[name]).is_some_and(|value| !neutral(name, value))) {
             None => Ok(()),
             Some(name) => self.fail(name, format_args!("{} is not supported", self.raw[name])),
         }

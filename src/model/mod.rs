@@ -60,6 +60,9 @@ pub struct LoadOptions {
     pub compute: Kind,
     /// With gradients: float32 masters. Without, matrices are held in the compute kind.
     pub trainable: bool,
+    /// Without gradients: weights are read where their file is mapped, not copied, so that the file must stay as it is for as
+    /// long as the model lives. For commands that are soon over.
+    pub mapped: bool,
 }
 
 /// What both kinds of model share.
@@ -206,7 +209,7 @@ impl CausalLm {
     }
 
     fn build(config: HfConfig, generation: Map<String, Value>, source: Source, options: &LoadOptions) -> Result<Self> {
-        let mut builder = Builder::new(source, 0, options.device, options.compute, options.trainable);
+        let mut builder = Builder::with(source, 0, options);
         let (family, spec) = (&config.family, config.spec());
         let (backbone, embedding) = family.build(&mut builder)?;
         let weight = if family.tied() {

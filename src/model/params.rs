@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
+use super::LoadOptions;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::seed;
@@ -96,6 +97,7 @@ pub struct Builder {
     device: Device,
     compute: Kind,
     trainable: bool,
+    mapped: bool,
 }
 
 impl Builder {
@@ -105,12 +107,18 @@ impl Builder {
             Source::Weights(weights) | Source::Headers(weights) => weights.dir().to_path_buf(),
             _ => PathBuf::new(),
         };
-        Builder { source, seed, params: Params::default(), origin, device, compute, trainable }
+        Builder { source, seed, params: Params::default(), origin, device, compute, trainable, mapped: false }
     }
 
     /// One that checks what is taken against the headers of `weights` and hands out zeros that take no memory.
     pub fn of_headers(weights: Weights) -> Self {
         Self::new(Source::Headers(weights), 0, Device::Cpu, Kind::Float, false)
+    }
+
+    /// As `options` say; `seed` as in [`Builder::new`].
+    pub fn with(source: Source, seed: u64, options: &LoadOptions) -> Self {
+        let builder = Self::new(source, seed, options.device, options.compute, options.trainable);
+        Builder { mapped: options.mapped && !options.trainable, ..builder }
     }
 
     /// Where tensors go.
@@ -142,7 +150,7 @@ impl Builder {
     fn take_as(&mut self, name: &str, shape: &[i64], init: Init, kind: Kind) -> Result<Tensor> {
         let tensor = match &mut self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init)?,
-            Source::Weights(weights) => weights.take(name, shape, kind, !self.trainable)?,
+            Source::Weights(weights) => weights.take(name, shape, kind, self.mapped)?,
             Source::Headers(weights) => {
                 weights.check(name, shape)?;
                 Tensor::f_zeros([1], (kind, Device::Cpu))?.f_expand(shape, false)?

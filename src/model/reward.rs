@@ -67,7 +67,7 @@ impl RewardModel {
         }
         let head = read_head(&config)?;
         let source = open_weights(dir, &config)?;
-        let mut builder = Builder::new(source, 0, options.device, options.compute, options.trainable);
+        let mut builder = Builder::with(source, 0, options);
         let (backbone, _) = config.family.build(&mut builder)?;
         let weight = builder.take(SCORE, &[1, backbone.dims().hidden], Init::Zeros)?;
         let params = builder.finish(config.spec().known_extra)?;
@@ -116,7 +116,7 @@ impl RewardModel {
         head: RewardHead,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let mut builder = Builder::new(source, seed, options.device, options.compute, options.trainable);
+        let mut builder = Builder::with(source, seed, options);
         let (backbone, _) = config.family.build(&mut builder)?;
         let hidden = backbone.dims().hidden;
         let std = 1.0 / ((hidden + 1) as f64).sqrt();

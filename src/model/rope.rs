@@ -61,6 +61,9 @@ impl RopeConfig {
             return keys.fail("head_dim", format_args!("{head_dim} is odd, rotary embedding needs pairs"));
         }
         let scaling = nested.scaling(context)?;
+        if turning <= 2 && matches!(scaling, Scaling::Dynamic { .. }) {
+            return keys.fail("head_dim", "dynamic scaling needs more than one turning pair");
+        }
         Ok(RopeConfig { theta, dims: turning, scaling })
     }
 
@@ -95,6 +98,9 @@ impl<'a> Nested<'a> {
             };
             if let Some(key) = ["full_attention", "sliding_attention"].into_iter().find(|key| map.contains_key(*key)) {
                 return keys.fail(name, format_args!("parameters of their own for layers of {key} are not supported"));
+            }
+            if map.is_empty() {
+                continue;
             }
             return Ok(Nested { keys, name, map: Some(map) });
         }

@@ -56,10 +56,7 @@ impl Weights {
             weights.add_file(single, &rename, None)?;
         } else if index.is_file() {
             let places = read_index(&index)?;
-            let mut names: Vec<&String> = places.values().collect();
-            names.sort();
-            names.dedup();
-            for name in names {
+            for name in &files(dir)? {
                 let path = dir.join(name);
                 if !path.is_file() {
                     return Err(Error::file(path, format!("missing, but {INDEX} names it"), "download it again"));
@@ -117,18 +114,18 @@ impl Weights {
         Ok(stored)
     }
 
-    /// A tensor as `kind` in main memory. `frozen`: it will not be written to, so that a file that holds it in that kind
+    /// A tensor as `kind` in main memory. `mapped`: it will not be written to, so that a file that holds it in that kind
     /// is read where it is mapped; otherwise, and for another kind, it is copied, and the file's pages are let go.
     ///
     /// # Errors
     /// [`Error::Tensor`] where it is missing, has another shape, is of a type other than float32, bfloat16 or float16, or
     /// holds a value that is not finite.
-    pub fn take(&mut self, name: &str, shape: &[i64], kind: Kind, frozen: bool) -> Result<Tensor> {
+    pub fn take(&mut self, name: &str, shape: &[i64], kind: Kind, mapped: bool) -> Result<Tensor> {
         let stored = self.check(name, shape)?;
         let entry = &self.entries[name];
         let file = &self.files[entry.file];
         let range = entry.start..entry.end;
-        let (tensor, mapped) = match ffi::view(&file.map, range.clone(), shape, stored)? {
+        let (tensor, viewed) = match ffi::view(&file.map, range.clone(), shape, stored)? {
             Some(view) => (view, true),
             // Not through `half::bf16`, which tch takes for float16.
             None => (Tensor::f_from_data_size(&file.map[range.clone()], shape, stored)?, false),
@@ -137,10 +134,10 @@ impl Weights {
             let message = "holds a value that is not finite (NaN or infinity)";
             return Err(Error::tensor(&file.path, name, message, DAMAGED));
         }
-        if mapped && frozen && stored == kind {
+        if viewed && mapped && stored == kind {
             return Ok(tensor);
         }
-        let copied = if stored == kind && mapped { copy(&tensor)? } else { tensor.f_to_kind(kind)? };
+        let copied = if stored == kind && viewed { copy(&tensor)? } else { tensor.f_to_kind(kind)? };
         ffi::release_pages(&file.map, range);
         Ok(copied)
     }
@@ -188,6 +185,24 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     }
     let sum = f64::try_from(tensor.f_sum(Kind::Float)?)?;
     Ok(sum.is_finite() || bool::try_from(tensor.f_isfinite()?.f_all()?)?)
+}
+
+/// The names of the files that hold a model directory's weights: one, or the shards that the index names.
+///
+/// # Errors
+/// As [`Weights::open`] for an index; there are none.
+pub fn files(dir: &Path) -> Result<Vec<String>> {
+    if dir.join(FILE).is_file() {
+        return Ok(vec![FILE.to_owned()]);
+    }
+    let index = dir.join(INDEX);
+    if !index.is_file() {
+        return Err(no_weights(dir));
+    }
+    let mut names: Vec<String> = read_index(&index)?.into_values().collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// Tensor name to shard file, from the index.

@@ -1,13 +1,14 @@
 //! Scores for prompts with completions: a scorer is anything that turns rows of text into numbers.
 //!
 //! Text, not ids: a reward model has its own tokenizer and its own rule for the end of a sequence.
+use super::assess::answered;
 use super::forward::sequence_rewards;
-use crate::data::{Actions, DataReport, EncodeOptions, Located, OnBadRow, Sequence, encode_lm, lm_batch};
-use crate::error::Result;
+use crate::data::{Actions, DataReport, EncodeOptions, Located, OnBadRow, Prompt, Sequence, encode_lm, lm_batch};
+use crate::error::{Error, Result};
 use crate::model::{LoadOptions, RewardModel};
 use crate::tokenizer::Tokenizer;
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Turns rows of text (prompt with completion) into numbers, one each, in order.
 pub trait Scorer {
@@ -28,6 +29,7 @@ impl Scorer for RewardScorer {
 
 /// A reward model with its tokenizer.
 pub struct RewardScorer {
+    dir: PathBuf,
     model: RewardModel,
     tokenizer: Tokenizer,
     batch_size: usize,
@@ -41,12 +43,30 @@ impl RewardScorer {
         let model = RewardModel::from_pretrained(dir, options)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         tokenizer.check_vocab(model.dims().vocab, dir)?;
-        Ok(Self { model, tokenizer, batch_size, warned: Cell::new(false) })
+        Ok(Self { dir: dir.to_path_buf(), model, tokenizer, batch_size, warned: Cell::new(false) })
     }
 
     /// Lets the reward model's chat template write this date from here on.
     pub fn set_moment(&mut self, moment: chrono::NaiveDateTime) {
         self.tokenizer.set_moment(moment);
+    }
+
+    /// Refuses prompts (one of them is `prompt`) that the reward model cannot read: conversations, where it has no chat
+    /// template, or one that refuses them.
+    ///
+    /// # Errors
+    /// Naming the reward model's directory.
+    pub fn check_prompt(&self, prompt: &Prompt) -> Result<()> {
+        if prompt.messages.is_some() && self.tokenizer.chat()?.is_none() {
+            let message = "this reward model has no chat template, and the prompts are conversations";
+            return Err(Error::file(&self.dir, message, "put chat_template.jinja beside its tokenizer.json"));
+        }
+        let options = EncodeOptions::completions(usize::MAX, self.model.append_eos());
+        let row = [answered(prompt, "yes")];
+        let read = encode_lm(&self.tokenizer, &row, &options, OnBadRow::Error, &mut DataReport::default());
+        read.map(drop).map_err(|error| {
+            Error::file(&self.dir, format!("this reward model cannot read a prompt: {error}"), "use another one")
+        })
     }
 
     /// The model.

@@ -103,7 +103,7 @@ impl Session {
         if let Some(template) = &config.data.chat_template {
             tokenizer.set_chat_template(template.as_ref(), &tokenizer_dir)?;
         }
-        let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true };
+        let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true, mapped: false };
         let moment = moment(resume_from.as_deref())?;
         tokenizer.set_moment(moment);
         let session = Self { run, table, resume_from, model_dir, tokenizer, options, moment };

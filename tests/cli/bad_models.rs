@@ -387,6 +387,9 @@ fn special_tokens_outside_the_vocabulary() {
     }
 }
 
+/// What is done to a file.
+type Damage = fn(&Path);
+
 /// The header of a safetensors file, and what follows.
 fn parts_of(path: &Path) -> (Value, Vec<u8>) {
     let bytes = std::fs::read(path).unwrap();
@@ -461,7 +464,7 @@ fn headers_that_lie() {
 #[test]
 fn weights_that_are_cut_or_do_not_fit() {
     let sandbox = Sandbox::with_stages();
-    let cases: [(&str, fn(&Path), String); 6] = [
+    let cases: [(&str, Damage, String); 6] = [
         ("cut", |path| { let b = std::fs::read(path).unwrap(); std::fs::write(path, &b[..b.len() - 9]).unwrap(); },
             format!("m/{WEIGHTS}: its length is not what its header says (cut short?){DAMAGED}")),
         ("a huge header", |path| { let b = std::fs::read(path).unwrap(); std::fs::write(path, [&(1_u64 << 63).to_le_bytes(), &b[8..]].concat()).unwrap(); },

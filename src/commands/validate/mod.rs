@@ -190,6 +190,7 @@ fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
         models.push(other_model(key, path, reward, &tokenizer)?);
     }
     let data: Data<C::Row> = Data::load(&config.data, &tokenizer, &config.options(), |_| {})?;
+    check_reward_reads(&config, &data)?;
     let most = model.family.most_tokens().map(|most| most - config.grows() as i64);
     data.check_lengths(most, |row: &C::Row| row.shape().tokens)?;
     let mut report = Map::new();
@@ -247,6 +248,21 @@ fn other_model(key: &str, path: &str, reward: Option<bool>, tokenizer: &Tokenize
         "key": key, "path": path, "model_type": config.spec().model_type, "parameters": check_files(&dir)?,
         "vocab_size": dims.vocab, "context": dims.context, "same_tokenizer": same,
     }))
+}
+
+/// A reward model that has no chat template cannot read conversations.
+fn check_reward_reads<C: Validated>(config: &C, data: &Data<C::Row>) -> Result<()> {
+    if !data.train.take(&[0])?[0].is_conversation() {
+        return Ok(());
+    }
+    for (key, path, _) in config.models().into_iter().filter(|(key, ..)| *key == "ppo.reward_model") {
+        let dir = hub::resolve_model(path)?;
+        if Tokenizer::from_dir(&dir)?.chat()?.is_none() {
+            let message = format!("{key} has no chat template, and the prompts are conversations");
+            return Err(Error::file(dir, message, "put chat_template.jinja beside its tokenizer.json"));
+        }
+    }
+    Ok(())
 }
 
 fn source(source: &Source) -> Value {

@@ -24,6 +24,11 @@ pub trait Shown {
     /// How large it is.
     fn shape(&self) -> Shape;
 
+    /// Whether it is a prompt that stands in the file as a conversation.
+    fn is_conversation(&self) -> bool {
+        false
+    }
+
     /// The row with its loss mask: an object of columns, each a list of runs of tokens that are targets or not.
     ///
     /// # Errors
@@ -65,6 +70,10 @@ impl Shown for Pair {
 impl Shown for Prompt {
     fn shape(&self) -> Shape {
         Shape { tokens: self.tokens.len(), targets: 0 }
+    }
+
+    fn is_conversation(&self) -> bool {
+        self.messages.is_some()
     }
 
     fn example(&self, tokenizer: &Tokenizer) -> Result<Value> {

@@ -107,13 +107,14 @@ impl Encoder<'_> {
         self.count(&[], cut, split.prompt.len(), &[], &located.id, report);
         // What is shown and judged is what the model sees.
         let (text, messages) = match &located.row {
-            Row::Text(text) if !cut => (Some(text.clone()), None),
-            Row::Prompt(prompt) | Row::PromptCompletion { prompt, .. } if !cut => match prompt {
+            Row::Text(text) => (Some(text.clone()), None),
+            Row::Prompt(prompt) | Row::PromptCompletion { prompt, .. } => match prompt {
                 Content::Text(text) => (Some(text.clone()), None),
                 Content::Messages(messages) => (None, Some(messages.clone())),
             },
             _ => (None, None),
         };
+        let text = text.filter(|_| !cut);
         let decoded = || self.tokenizer.decode(&split.prompt, messages.is_none());
         let text = text.map_or_else(decoded, Ok).map_err(|error| {
             BadRow::new("undecodable prompt", error.to_string(), "check the decoder in tokenizer.json")

@@ -121,7 +121,8 @@ pub struct Prompt {
     /// The prompt as text: what stands in the row (a conversation as its template writes it), or what is left of it where
     /// it was cut.
     pub text: String,
-    /// The conversation, where the row holds one and nothing of it was cut.
+    /// The conversation, where the row holds one: the whole of it, also where the tokens were cut. What scores an answer
+    /// has a length of its own.
     pub messages: Option<Vec<Message>>,
     /// Where the row stands.
     pub id: RowId,

@@ -44,7 +44,7 @@ impl Stage for PpoConfig {
             models.push(("ppo.value_model", model));
         }
         self.check_context(&models, &data)?;
-        let scorer = RefCell::new(self.ppo.open_scorer(&session, self.train.micro())?);
+        let scorer = RefCell::new(self.ppo.open_scorer(&session, &data, self.train.micro())?);
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
         let rows = data.fact()?;
@@ -194,7 +194,7 @@ impl PpoSection {
     }
 
     /// The configured source of rewards; a command is started at once, so that a wrong name is seen before step 0.
-    fn open_scorer(&self, session: &Session, batch_size: usize) -> Result<Box<dyn Scorer>> {
+    fn open_scorer(&self, session: &Session, data: &Data<Prompt>, batch_size: usize) -> Result<Box<dyn Scorer>> {
         if let Some(command) = &self.reward_command {
             let scorer = CommandScorer::start(command, Duration::from_secs_f64(self.reward_timeout))?;
             signals::on_leaving(scorer.killer());
@@ -204,6 +204,9 @@ impl PpoSection {
         let frozen = LoadOptions { trainable: false, ..session.options };
         let mut scorer = RewardScorer::open(&hub::resolve_model(path)?, &frozen, batch_size)?;
         scorer.set_moment(session.moment);
+        for prompt in data.train.take(&[0])? {
+            scorer.check_prompt(&prompt)?;
+        }
         Ok(Box::new(scorer))
     }
 }
