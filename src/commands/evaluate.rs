@@ -271,6 +271,16 @@ fn same_vocabulary(policy: &Opened, reference: &Opened) -> Result<()> {
     Err(Error::usage(message, "a reference must have the model's own tokenizer"))
 }
 
+/// How many samples there are, how long they are, and how many ended by themselves.
+fn count(prompts: &[Prompt], drawn: &[Sample], samples: usize, eos: Option<i64>, figures: &mut Figures) {
+    let lengths: Vec<f64> = drawn.iter().map(|s| s.tokens.len() as f64).collect();
+    let finished = drawn.iter().filter(|s| s.tokens.last().copied() == eos).count();
+    figures.insert("prompts".into(), json!(prompts.len()));
+    figures.insert("samples".into(), json!(drawn.len()));
+    figures.insert("completion_tokens".into(), json!(mean_and_error(&lengths, samples).0));
+    figures.insert("finished".into(), json!(finished as f64 / drawn.len() as f64));
+}
+
 /// Samples of the model, judged and compared.
 fn own_samples(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figures: &mut Figures) -> Result<()> {
     let (samples, batch) = (args.samples as usize, args.model.batch());
@@ -293,13 +303,8 @@ fn own_samples(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figu
         })
     };
     let drawn = draw(opened, "sampling")?;
-    let lengths: Vec<f64> = drawn.iter().map(|s| s.tokens.len() as f64).collect();
-    let finished = drawn.iter().filter(|s| s.tokens.last().copied() == opened.tokenizer.eos()).count();
-    figures.insert("prompts".into(), json!(prompts.len()));
-    figures.insert("samples".into(), json!(drawn.len()));
-    figures.insert("completion_tokens".into(), json!(mean_and_error(&lengths, samples).0));
-    figures.insert("finished".into(), json!(finished as f64 / drawn.len() as f64));
-    let mut rows: Vec<Map<String, Value>> = drawn.iter().map(|s| sample_row(&prompts, s)).collect();
+    count(&prompts, &drawn, samples, opened.tokenizer.eos(), figures);
+    let mut rows: Vec<Map<String, Value>> = drawn.iter().map(|s| columns_of(&prompts[s.prompt], &s.text)).collect();
     let mut put = |name: &str, values: &[f64], figures: &mut Figures| {
         let (mean, se) = mean_and_error(values, samples);
         figures.insert(name.to_owned(), json!(mean));
@@ -341,8 +346,4 @@ fn own_samples(args: &EvaluateArgs, opened: &Opened, options: &LoadOptions, figu
 fn judged(judge: &RewardScorer, prompts: &[Prompt], samples: &[Sample]) -> Result<Vec<f64>> {
     let mut progress = Progress::new("judging", samples.len() as u64, 0);
     sample_rewards(judge, prompts, samples, |done| progress.set(done as u64, ""))
-}
-
-fn sample_row(prompts: &[Prompt], sample: &Sample) -> Map<String, Value> {
-    columns_of(&prompts[sample.prompt], &sample.text)
 }

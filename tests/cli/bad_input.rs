@@ -111,28 +111,27 @@ fn bad_configurations_are_refused_before_anything_is_opened() {
     one(&["dpo", "dpo.toml", "model.init=config"], &["model.init: "]);
 }
 
-#[test]
-fn bad_models_are_named() {
-    let sandbox = Sandbox::with_stages();
-    model(&sandbox, "no-tokenizer", |dir| std::fs::remove_file(dir.join("tokenizer.json")).unwrap());
-    model(&sandbox, "no-config", |dir| std::fs::remove_file(dir.join("config.json")).unwrap());
-    model(&sandbox, "no-weights", |dir| std::fs::remove_file(dir.join("model.safetensors")).unwrap());
-    model(&sandbox, "pickle", |dir| {
+/// Models that cannot be used, each in a directory that says why.
+fn spoilt_models(sandbox: &Sandbox) {
+    model(sandbox, "no-tokenizer", |dir| std::fs::remove_file(dir.join("tokenizer.json")).unwrap());
+    model(sandbox, "no-config", |dir| std::fs::remove_file(dir.join("config.json")).unwrap());
+    model(sandbox, "no-weights", |dir| std::fs::remove_file(dir.join("model.safetensors")).unwrap());
+    model(sandbox, "pickle", |dir| {
         std::fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin")).unwrap();
     });
-    model(&sandbox, "cut", |dir| {
+    model(sandbox, "cut", |dir| {
         let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
         std::fs::write(dir.join("model.safetensors"), &bytes[..bytes.len() - 7]).unwrap();
     });
-    with_config(&sandbox, "mamba", |config| {
+    with_config(sandbox, "mamba", |config| {
         config["model_type"] = json!("mamba");
         config["architectures"] = json!(["MambaForCausalLM"]);
     });
-    with_config(&sandbox, "wider", |config| config["n_embd"] = json!(32));
-    with_config(&sandbox, "deeper", |config| config["n_layer"] = json!(3));
-    with_config(&sandbox, "odd-heads", |config| config["n_head"] = json!(3));
-    with_config(&sandbox, "no-layers", |config| config["n_layer"] = json!(0));
-    model(&sandbox, "small-vocab", |dir| {
+    with_config(sandbox, "wider", |config| config["n_embd"] = json!(32));
+    with_config(sandbox, "deeper", |config| config["n_layer"] = json!(3));
+    with_config(sandbox, "odd-heads", |config| config["n_head"] = json!(3));
+    with_config(sandbox, "no-layers", |config| config["n_layer"] = json!(0));
+    model(sandbox, "small-vocab", |dir| {
         let path = dir.join("tokenizer.json");
         let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let token = json!({"id": 400, "content": "<|more|>", "single_word": false, "lstrip": false, "rstrip": false,
@@ -140,6 +139,12 @@ fn bad_models_are_named() {
         tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
         std::fs::write(path, tokenizer.to_string()).unwrap();
     });
+}
+
+#[test]
+fn bad_models_are_named() {
+    let sandbox = Sandbox::with_stages();
+    spoilt_models(&sandbox);
     for (name, parts) in [
         ("no-tokenizer", &["no-tokenizer: has no tokenizer.json"][..]),
         ("no-config", &["no-config"]),

@@ -35,13 +35,21 @@ fn with(mut bytes: Vec<u8>, at_from_end: usize, new: &[u8]) -> Vec<u8> {
 
 const AGAIN: &str = "the file is damaged or cut short; copy or download it again";
 
+/// Content of a file and what is said of it, by name.
+type Cases = Vec<(&'static str, Vec<u8>, String)>;
+
+fn all_refused(cases: Cases) {
+    for (name, bytes, want) in cases {
+        for on_bad in [OnBadRow::Error, OnBadRow::Skip] {
+            assert_eq!(said(&bytes, Wanted::Lm, on_bad), format!("FILE: {want}"), "{name}");
+        }
+    }
+}
+
 #[test]
-fn files_that_are_damaged_or_of_another_kind() {
+fn packed_files_and_parquet_that_are_damaged() {
     let (gz, zst, parquet) = (golden("one.jsonl.gz"), golden("one.jsonl.zst"), golden("pages.parquet"));
-    let mut tar = vec![b'a'; 257];
-    tar.extend(b"ustar\x0000");
-    let convert = "write it as Parquet: datasets.load_from_disk(DIR).to_parquet(FILE)";
-    let cases: Vec<(&str, Vec<u8>, String)> = vec![
+    all_refused(vec![
         ("cut gzip", cut(gz.clone(), 20), format!("the gzip data ends in the middle, after line 10; {AGAIN}")),
         (
             "gzip without its end",
@@ -97,6 +105,15 @@ fn files_that_are_damaged_or_of_another_kind() {
             golden_parquet_in_gzip(),
             "is Parquet inside gzip; unpack it first; Parquet is read as it is".into(),
         ),
+    ]);
+}
+
+#[test]
+fn files_of_another_kind() {
+    let mut tar = vec![b'a'; 257];
+    tar.extend(b"ustar\x0000");
+    let convert = "write it as Parquet: datasets.load_from_disk(DIR).to_parquet(FILE)";
+    all_refused(vec![
         ("a zip archive", b"PK\x03\x04....".to_vec(), "is a zip archive; unpack it first (unzip)".into()),
         (
             "bzip2",
@@ -116,6 +133,12 @@ fn files_that_are_damaged_or_of_another_kind() {
             b"version https://git-lfs.github.com/spec/v1\noid x\n".to_vec(),
             "is a Git LFS pointer, not the data; fetch the data: git lfs pull".into(),
         ),
+    ]);
+}
+
+#[test]
+fn arrays_and_tables_that_cannot_be_read() {
+    all_refused(vec![
         (
             "a cut array",
             cut(golden("compact.json"), 10),
@@ -149,12 +172,7 @@ fn files_that_are_damaged_or_of_another_kind() {
             golden("not-utf8.parquet"),
             "row 2: a string is not UTF-8; write the file again with strings in UTF-8".into(),
         ),
-    ];
-    for (name, bytes, want) in cases {
-        for on_bad in [OnBadRow::Error, OnBadRow::Skip] {
-            assert_eq!(said(&bytes, Wanted::Lm, on_bad), format!("FILE: {want}"), "{name}");
-        }
-    }
+    ]);
 }
 
 fn golden_parquet_in_gzip() -> Vec<u8> {

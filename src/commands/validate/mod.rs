@@ -145,8 +145,7 @@ impl Validated for PpoConfig {
     type Row = Prompt;
 
     fn options(&self) -> EncodeOptions {
-        let max_length = self.data.max_length - self.ppo.max_new_tokens;
-        EncodeOptions { max_length, append_eos: false, ..EncodeOptions::of(&self.data) }
+        EncodeOptions::prompts(&self.data, self.ppo.max_new_tokens)
     }
 
     fn grows(&self) -> usize {

@@ -54,6 +54,12 @@ impl EncodeOptions {
         }
     }
 
+    /// As `[data]` has it, for prompts that get `new_tokens` more.
+    pub fn prompts(config: &DataConfig, new_tokens: usize) -> Self {
+        let max_length = config.max_length.saturating_sub(new_tokens);
+        EncodeOptions { max_length, append_eos: false, ..Self::of(config) }
+    }
+
     /// Completions to learn or score, at most `max_length` tokens, with the configuration's defaults.
     pub fn completions(max_length: usize, append_eos: bool) -> Self {
         EncodeOptions {

@@ -31,8 +31,7 @@ impl Stage for PpoConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
-        let room = self.data.max_length - self.ppo.max_new_tokens;
-        let options = EncodeOptions { max_length: room, append_eos: false, ..EncodeOptions::of(&self.data) };
+        let options = EncodeOptions::prompts(&self.data, self.ppo.max_new_tokens);
         let data: Data<Prompt> = Data::load(&self.data, tokenizer, &options, |_| {})?;
         let policy = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         tokenizer.check_vocab(policy.dims().vocab, &session.model_dir)?;
