@@ -320,3 +320,20 @@ fn a_frozen_bfloat16_model_is_half_as_large() {
     assert_eq!(kind("transformer.h.0.ln_1.weight"), Kind::Float);
     assert_eq!(logits(&model, &input()).kind(), Kind::Float);
 }
+
+/// What decides a row's numbers is in the fingerprint; a directory with a tokenizer alone has one, too.
+#[test]
+fn fingerprints_cover_what_decides_a_models_numbers() {
+    use collimate::model::fingerprint::fingerprint;
+    let tokenizer_only = tempfile::tempdir().unwrap();
+    fs::write(tokenizer_only.path().join("tokenizer.json"), "{}").unwrap();
+    let before = fingerprint(tokenizer_only.path()).unwrap();
+    fs::write(tokenizer_only.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
+    assert_ne!(before, fingerprint(tokenizer_only.path()).unwrap());
+    let (dir, tensors) = saved();
+    let whole = fingerprint(dir.path()).unwrap();
+    fs::write(dir.path().join("README.md"), "not a part of it").unwrap();
+    assert_eq!(whole, fingerprint(dir.path()).unwrap());
+    rewrite(dir.path(), &tensors.iter().map(|(name, tensor)| (name.clone(), tensor * 2.0)).collect::<Vec<_>>());
+    assert_ne!(whole, fingerprint(dir.path()).unwrap());
+}

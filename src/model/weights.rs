@@ -187,17 +187,18 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(sum.is_finite() || bool::try_from(tensor.f_isfinite()?.f_all()?)?)
 }
 
-/// The names of the files that hold a model directory's weights: one, or the shards that the index names.
+/// The names of the files that hold a model directory's weights: one, or the shards that the index names, or none where
+/// there is only a tokenizer or a configuration.
 ///
 /// # Errors
-/// As [`Weights::open`] for an index; there are none.
+/// As [`Weights::open`] for an index.
 pub fn files(dir: &Path) -> Result<Vec<String>> {
     if dir.join(FILE).is_file() {
         return Ok(vec![FILE.to_owned()]);
     }
     let index = dir.join(INDEX);
     if !index.is_file() {
-        return Err(no_weights(dir));
+        return Ok(Vec::new());
     }
     let mut names: Vec<String> = read_index(&index)?.into_values().collect();
     names.sort();
