@@ -4,7 +4,7 @@ use super::fingerprint::{Encoded, fingerprint};
 use super::loader::Loader;
 use super::rows::DataReport;
 use super::store::Rows;
-use crate::config::{DataConfig, DataFile, DataFiles, TrainConfig};
+use crate::config::{DataConfig, DataFile, DataFiles, ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::hub::{self, DatasetSpec};
 use crate::tokenizer::Tokenizer;
@@ -152,6 +152,22 @@ impl<E: Encoded> Set<E> {
     pub fn loader(&self, train: &TrainConfig) -> Loader {
         Loader::weighted(&self.weights, train.batch_size, train.shuffle, train.seed)
     }
+}
+
+/// The tokenizer that `[model]` names, or the model's own, with the chat template that `[data]` names.
+///
+/// # Errors
+/// One that cannot be read.
+pub fn open_tokenizer(model: &ModelConfig, data: &DataConfig, model_dir: &Path) -> Result<Tokenizer> {
+    let dir = match &model.tokenizer {
+        Some(path) => hub::resolve_model(path)?,
+        None => model_dir.to_owned(),
+    };
+    let mut tokenizer = Tokenizer::from_dir(&dir)?;
+    if let Some(template) = &data.chat_template {
+        tokenizer.set_chat_template(template.as_ref(), &dir)?;
+    }
+    Ok(tokenizer)
 }
 
 /// The files of an entry of `[data]`, in order.

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
-use super::family::Spec;
+use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear};
@@ -133,25 +133,18 @@ pub struct DecoderFamily {
     pub config: DecoderConfig,
 }
 
-impl super::family::Family for DecoderFamily {
+impl Family for DecoderFamily {
     fn spec(&self) -> &'static Spec {
         self.spec
     }
 
-    fn tied(&self) -> bool {
-        self.config.tie_word_embeddings
-    }
-
-    fn initializer_range(&self) -> f64 {
-        self.config.initializer_range
-    }
-
-    fn most_tokens(&self) -> Option<i64> {
-        None
-    }
-
-    fn dims(&self) -> Dims {
-        self.config.dims()
+    fn facts(&self) -> Facts {
+        Facts {
+            tied: self.config.tie_word_embeddings,
+            initializer_range: self.config.initializer_range,
+            most_tokens: None,
+            dims: self.config.dims(),
+        }
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {

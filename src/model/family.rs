@@ -51,22 +51,26 @@ impl Spec {
     }
 }
 
+/// What every family's configuration says.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Whether the head shares the token embedding.
+    pub tied: bool,
+    /// Standard deviation of new weights.
+    pub initializer_range: f64,
+    /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
+    pub most_tokens: Option<i64>,
+    /// Sizes.
+    pub dims: Dims,
+}
+
 /// A family's configuration, understood.
 pub trait Family: Debug + Send + Sync {
     /// Its names.
     fn spec(&self) -> &'static Spec;
 
-    /// Whether the head shares the token embedding.
-    fn tied(&self) -> bool;
-
-    /// Standard deviation of new weights.
-    fn initializer_range(&self) -> f64;
-
-    /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
-    fn most_tokens(&self) -> Option<i64>;
-
-    /// Sizes.
-    fn dims(&self) -> Dims;
+    /// What every family has.
+    fn facts(&self) -> Facts;
 
     /// Takes the backbone's tensors; gives the backbone and the token embedding `[V, D]`.
     ///

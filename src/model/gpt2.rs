@@ -5,7 +5,7 @@ use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
 use super::dropout;
-use super::family::{Family, LM_HEAD, Spec};
+use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear};
@@ -96,20 +96,13 @@ impl Family for Config {
         &SPEC
     }
 
-    fn tied(&self) -> bool {
-        self.tie_word_embeddings
-    }
-
-    fn initializer_range(&self) -> f64 {
-        self.initializer_range
-    }
-
-    fn most_tokens(&self) -> Option<i64> {
-        Some(self.n_positions)
-    }
-
-    fn dims(&self) -> Dims {
-        Config::dims(self)
+    fn facts(&self) -> Facts {
+        Facts {
+            tied: self.tie_word_embeddings,
+            initializer_range: self.initializer_range,
+            most_tokens: Some(self.n_positions),
+            dims: self.dims(),
+        }
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {

@@ -6,7 +6,7 @@ use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
 use super::dropout;
-use super::family::{Family, Spec};
+use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear};
@@ -100,20 +100,13 @@ impl Family for Config {
         &SPEC
     }
 
-    fn tied(&self) -> bool {
-        self.tie_word_embeddings
-    }
-
-    fn initializer_range(&self) -> f64 {
-        self.initializer_range
-    }
-
-    fn most_tokens(&self) -> Option<i64> {
-        None
-    }
-
-    fn dims(&self) -> Dims {
-        Config::dims(self)
+    fn facts(&self) -> Facts {
+        Facts {
+            tied: self.tie_word_embeddings,
+            initializer_range: self.initializer_range,
+            most_tokens: None,
+            dims: self.dims(),
+        }
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {

@@ -31,7 +31,7 @@ impl HfConfig {
     /// # Errors
     /// They would not.
     pub(super) fn check_fits(&self) -> Result<()> {
-        let dims = self.family.dims();
+        let dims = self.family.facts().dims;
         let attention = 2.0 * dims.hidden as f64 * ((dims.heads + dims.kv_heads) * dims.head_dim) as f64;
         let bytes = 4.0 * (dims.vocab as f64 * dims.hidden as f64 + dims.layers as f64 * attention);
         let system = rustix::system::sysinfo();

@@ -134,8 +134,8 @@ impl ModelInput {
     }
 
     /// For each flat token the length of its sequence: with rows that share tokens, of the longest of them.
-    pub(super) fn spans(&self) -> Vec<i64> {
-        self.spans.clone()
+    pub(super) fn spans(&self) -> &[i64] {
+        &self.spans
     }
 
     /// Number of flat tokens, N.

@@ -39,7 +39,7 @@ use tch::{Device, Kind, Tensor};
 pub use backbone::{Backbone, Dims};
 pub use cache::KvCache;
 pub use critic::Critic;
-pub use family::{Family, Spec};
+pub use family::{Facts, Family, Spec};
 pub use hf_config::HfConfig;
 pub use input::ModelInput;
 pub use params::{Init, Params};
@@ -103,7 +103,7 @@ impl Model {
 
     /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
     pub fn most_tokens(&self) -> Option<i64> {
-        self.config.family.most_tokens()
+        self.config.family.facts().most_tokens
     }
 
     /// The named tensors.
@@ -212,11 +212,11 @@ impl CausalLm {
         let mut builder = Builder::with(source, 0, options);
         let (family, spec) = (&config.family, config.spec());
         let (backbone, embedding) = family.build(&mut builder)?;
-        let weight = if family.tied() {
+        let weight = if family.facts().tied {
             builder.take_duplicate(spec.head, spec.embedding)?;
             head_of_embedding(&embedding, options)?
         } else {
-            builder.take_matrix(spec.head, &embedding.size(), Init::Normal { std: family.initializer_range() })?
+            builder.take_matrix(spec.head, &embedding.size(), Init::Normal { std: family.facts().initializer_range })?
         };
         let params = builder.finish(spec.known_extra)?;
         let head = LmHead::new(weight, options.compute);
@@ -238,7 +238,7 @@ pub fn check_files(dir: &Path) -> Result<u64> {
     let (backbone, embedding) = config.family.build(&mut builder)?;
     if config.is_reward() {
         let _ = builder.take(reward::SCORE, &[1, backbone.dims().hidden], Init::Zeros)?;
-    } else if config.family.tied() {
+    } else if config.family.facts().tied {
         builder.take_duplicate(spec.head, spec.embedding)?;
     } else {
         let _ = builder.take_matrix(spec.head, &embedding.size(), Init::Zeros)?;

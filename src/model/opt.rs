@@ -6,7 +6,7 @@ use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
 use super::dropout;
-use super::family::{Family, LM_HEAD, Spec};
+use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear, cast};
@@ -102,20 +102,13 @@ impl Family for Config {
         &SPEC
     }
 
-    fn tied(&self) -> bool {
-        self.tie_word_embeddings
-    }
-
-    fn initializer_range(&self) -> f64 {
-        self.init_std
-    }
-
-    fn most_tokens(&self) -> Option<i64> {
-        Some(self.max_position_embeddings)
-    }
-
-    fn dims(&self) -> Dims {
-        Config::dims(self)
+    fn facts(&self) -> Facts {
+        Facts {
+            tied: self.tie_word_embeddings,
+            initializer_range: self.init_std,
+            most_tokens: Some(self.max_position_embeddings),
+            dims: self.dims(),
+        }
     }
 
     fn build(&self, builder: &mut Builder) -> Result<(Box<dyn Backbone>, Tensor)> {

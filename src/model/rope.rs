@@ -194,7 +194,7 @@ impl Rope {
         let plain = self.inverse_frequencies.shallow_clone();
         let Scaling::Dynamic { factor, context } = self.config.scaling else { return Ok(plain) };
         let spans = input.spans();
-        let mut lengths = spans.clone();
+        let mut lengths = spans.to_vec();
         lengths.sort_unstable();
         lengths.dedup();
         if lengths.last().is_none_or(|&longest| longest as f64 <= context) {

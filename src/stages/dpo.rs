@@ -101,7 +101,6 @@ impl Stage for DpoConfig {
         let facts = json!({ "rows": data.fact()?, "reference": reference.fact() });
         let facts = session.facts(facts)?;
         let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
-        tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
         data.check_lengths(model.most_tokens(), pair_length)?;
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));

@@ -12,6 +12,7 @@ pub mod source;
 use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
 use crate::data::Pair;
 use crate::data::fingerprint::Encoded;
+use crate::data::set::open_tokenizer;
 use crate::error::{Error, Result};
 use crate::model::{HfConfig, LoadOptions, Params, SaveOptions, check_files, device};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
@@ -95,14 +96,7 @@ impl Session {
         let model = &config.model;
         let device = device::resolve(&model.device)?;
         let model_dir = hub::resolve_model(&model.path)?;
-        let tokenizer_dir = match &model.tokenizer {
-            Some(path) => hub::resolve_model(path)?,
-            None => model_dir.clone(),
-        };
-        let mut tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
-        if let Some(template) = &config.data.chat_template {
-            tokenizer.set_chat_template(template.as_ref(), &tokenizer_dir)?;
-        }
+        let mut tokenizer = open_tokenizer(model, &config.data, &model_dir)?;
         let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true, mapped: false };
         let moment = moment(resume_from.as_deref())?;
         tokenizer.set_moment(moment);
@@ -114,11 +108,15 @@ impl Session {
     /// What the headers of the model's files tell, before any row is read.
     fn check_model(&self, model: &ModelConfig) -> Result<()> {
         let vocab = if self.random_init(model) {
-            HfConfig::for_init(&self.model_dir, model.config.as_ref(), self.tokenizer.vocab_size())?.family.dims().vocab
+            HfConfig::for_init(&self.model_dir, model.config.as_ref(), self.tokenizer.vocab_size())?
+                .family
+                .facts()
+                .dims
+                .vocab
         } else {
             let dir = self.weights_dir();
             check_files(dir)?;
-            HfConfig::from_dir(dir)?.family.dims().vocab
+            HfConfig::from_dir(dir)?.family.facts().dims.vocab
         };
         self.tokenizer.check_vocab(vocab, &self.model_dir)
     }

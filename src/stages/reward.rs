@@ -70,7 +70,6 @@ impl Stage for RewardConfig {
         let with_margin = |pair: &mut Pair| pair.margin = pair.margin.or(Some(self.reward.margin));
         let data = Data::load(&self.data, tokenizer, &options, with_margin)?;
         let model = self.open_model(&session)?;
-        tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
         data.check_lengths(model.most_tokens(), pair_length)?;
 
         let micro = self.train.micro();

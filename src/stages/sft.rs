@@ -56,7 +56,6 @@ impl Stage for SftConfig {
         let started = Instant::now();
         let data: Data<Sequence> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
         let model = self.open_model(&session)?;
-        tokenizer.check_vocab(model.dims().vocab, &session.model_dir)?;
         data.check_lengths(model.most_tokens(), |row| row.tokens.len())?;
 
         let dropout = self.model.dropout;

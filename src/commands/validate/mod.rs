@@ -165,20 +165,13 @@ fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
     let config: C = config::load(&args.config, &args.overrides)?;
     check_columns::<C>(&config)?;
     let model_dir = hub::resolve_model(&config.model.path)?;
-    let tokenizer_dir = match &config.model.tokenizer {
-        Some(path) => hub::resolve_model(path)?,
-        None => model_dir.clone(),
-    };
-    let mut tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
-    if let Some(template) = &config.data.chat_template {
-        tokenizer.set_chat_template(template.as_ref(), &tokenizer_dir)?;
-    }
+    let tokenizer = set::open_tokenizer(&config.model, &config.data, &model_dir)?;
     let random = config.model.init == Init::Config;
     let model = match random {
         true => HfConfig::for_init(&model_dir, config.model.config.as_ref(), tokenizer.vocab_size())?,
         false => HfConfig::from_dir(&model_dir)?,
     };
-    let dims = model.family.dims();
+    let dims = model.family.facts().dims;
     tokenizer.check_vocab(dims.vocab, &model_dir)?;
     let weights = if random { None } else { Some(check_files(&model_dir)?) };
     let mut models = vec![json!({
@@ -190,7 +183,7 @@ fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
     }
     let data: Data<C::Row> = Data::load(&config.data, &tokenizer, &config.options(), |_| {})?;
     check_reward_reads(&config, &data)?;
-    let most = model.family.most_tokens().map(|most| most - config.grows() as i64);
+    let most = model.family.facts().most_tokens.map(|most| most - config.grows() as i64);
     data.check_lengths(most, |row: &C::Row| row.shape().tokens)?;
     let mut report = Map::new();
     report.insert("stage".into(), json!(C::STAGE));
@@ -235,7 +228,7 @@ fn other_model(key: &str, path: &str, reward: Option<bool>, tokenizer: &Tokenize
         let message = if config.is_reward() { "is a reward model" } else { "is not a reward model" };
         return Err(Error::file(&dir, message, format!("name another model in {key}")));
     }
-    let dims = config.family.dims();
+    let dims = config.family.facts().dims;
     let own = Tokenizer::from_dir(&dir)?;
     own.check_vocab(dims.vocab, &dir)?;
     let same = tokenizer.same_ids(&own);

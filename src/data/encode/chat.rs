@@ -3,18 +3,18 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::split::Texts;
-use crate::data::rows::{BadRow, Message};
-use crate::error::{Error, Result};
+use crate::data::rows::{BadRow, Message, RowId};
+use crate::error::Result;
 use crate::tokenizer::{ChatError, ChatTemplate, Ending, Tokenizer};
 
-/// The template of a tokenizer, for rows that are conversations.
+/// The template of a tokenizer, for rows that are conversations, of which `row` is the first.
 ///
 /// # Errors
 /// There is none.
-pub(super) fn template(tokenizer: &Tokenizer) -> Result<&ChatTemplate> {
+pub(super) fn template<'a>(tokenizer: &'a Tokenizer, row: &RowId) -> Result<&'a ChatTemplate> {
     tokenizer.chat()?.ok_or_else(|| {
-        Error::usage(
-            "the rows are conversations, but the tokenizer has no chat template",
+        row.error(
+            "is a conversation, but the tokenizer has no chat template",
             "name one in data.chat_template, put chat_template.jinja beside tokenizer.json, or give strings",
         )
     })
@@ -49,7 +49,7 @@ pub(super) fn assistant_spans(template: &ChatTemplate, messages: &[Message]) -> 
         return if whole.generated.is_empty() { Err(no_turn()) } else { Ok(whole.generated) };
     }
     let mut spans = Vec::new();
-    for (at, message) in messages.iter().enumerate().filter(|(_, m)| is_assistants(m)) {
+    for (at, _) in messages.iter().enumerate().filter(|(_, message)| is_assistants(message)) {
         if at == 0 {
             return Err(BadRow::new(
                 "chat template",
@@ -57,7 +57,6 @@ pub(super) fn assistant_spans(template: &ChatTemplate, messages: &[Message]) -> 
                 "begin with another role, or mark the assistant's turns in the template",
             ));
         }
-        debug_assert!(is_assistants(message));
         let before = template.render(&messages[..at], Ending::GenerationPrompt).map_err(refused)?.text;
         let after = template.render(&messages[..=at], Ending::Nothing).map_err(refused)?.text;
         if !after.starts_with(&before) || !whole.text.starts_with(&after) {

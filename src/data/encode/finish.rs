@@ -17,10 +17,8 @@ impl Encoder<'_> {
         texts: impl Fn(&'r Row, Option<&ChatTemplate>) -> Result<Texts<'r, N>, BadRow>,
         finish: impl Fn(&Self, Split<N>, &Located, &mut DataReport) -> Result<E, BadRow>,
     ) -> Result<Vec<E>> {
-        let template = match rows.iter().any(|located| is_conversation(&located.row)) {
-            true => Some(chat::template(self.tokenizer)?),
-            false => None,
-        };
+        let first = rows.iter().find(|located| is_conversation(&located.row));
+        let template = first.map(|located| chat::template(self.tokenizer, &located.id)).transpose()?;
         // Plain texts and rendered ones are tokenised apart, then taken again in the rows' order.
         let mut kinds = [Vec::new(), Vec::new()];
         let mut made = Vec::with_capacity(rows.len());
@@ -56,7 +54,7 @@ impl Encoder<'_> {
         let mut tokens = prompt;
         tokens.extend(completion);
         let mut sequence = Sequence::new(tokens, prompt_len, located.id.clone());
-        if let Some(mask) = mask {
+        if let Some(mask) = mask.transpose()? {
             let wanted: Vec<usize> =
                 sequence.target_positions().filter(|&at| mask.get(at).copied().unwrap_or(false)).collect();
             sequence.targets = wanted.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..run[run.len() - 1] + 1).collect();

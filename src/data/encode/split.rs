@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::EncodeOptions;
 use crate::data::Boundary;
+use crate::data::rows::BadRow;
 use crate::error::{Error, Result};
 use crate::tokenizer::{Tokenizer, mask_of, unmarked};
 
@@ -38,7 +39,7 @@ pub(super) struct Split<const N: usize> {
     /// The prompt's own last tokens that merged away.
     pub lost: Vec<i64>,
     /// For each token of prompt and completion (N = 1) whether it may be a target; none: all may.
-    pub mask: Option<Vec<bool>>,
+    pub mask: Option<Result<Vec<bool>, BadRow>>,
 }
 
 /// A tokenizer with the rules by which rows become tokens.
@@ -104,14 +105,15 @@ impl<'a> Encoder<'a> {
     }
 
     /// Which tokens of `text` lie in `spans`.
-    fn mask(&self, text: &str, spans: &[Range<usize>]) -> Result<Vec<bool>> {
+    fn mask(&self, text: &str, spans: &[Range<usize>]) -> Result<Result<Vec<bool>, BadRow>> {
         let (_, offsets) = self.tokenizer.encode_with_offsets(text)?;
-        if let Some(span) = unmarked(&offsets, spans) {
-            let start: String = text[spans[span].clone()].chars().take(20).collect();
-            let message = format!("no token holds the first character of an assistant's turn ({start:?})");
-            return Err(Error::usage(message, "mark a turn in the chat template from its first visible character on"));
-        }
-        Ok(mask_of(&offsets, spans))
+        let Some(span) = unmarked(&offsets, spans) else { return Ok(Ok(mask_of(&offsets, spans))) };
+        let start: String = text[spans[span].clone()].chars().take(20).collect();
+        Ok(Err(BadRow::new(
+            "unmarked turn",
+            format!("no token holds the first character of an assistant's turn ({start:?})"),
+            "mark a turn in the chat template from its first visible character on",
+        )))
     }
 
     /// EOS at the end of each completion of plain text, once.
@@ -137,7 +139,7 @@ impl<'a> Encoder<'a> {
         }
         let cut = start_to_cut(&split.prompt, max - longest.min(budget), self.tokenizer.lead());
         split.prompt.drain(cut.clone());
-        if let Some(mask) = &mut split.mask {
+        if let Some(Ok(mask)) = &mut split.mask {
             mask.drain(cut);
             mask.truncate(split.prompt.len() + split.completions.iter().map(Vec::len).max().unwrap_or(0));
         }

@@ -34,7 +34,6 @@ impl Stage for PpoConfig {
         let options = EncodeOptions::prompts(&self.data, self.ppo.max_new_tokens);
         let data: Data<Prompt> = Data::load(&self.data, tokenizer, &options, |_| {})?;
         let policy = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
-        tokenizer.check_vocab(policy.dims().vocab, &session.model_dir)?;
         self.check_eos(tokenizer)?;
         let (reference, reference_fact) = self.open_reference(&session, &policy)?;
         let critic = self.open_critic(&session, &policy)?;
