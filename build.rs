@@ -2,7 +2,7 @@
 use std::path::Path;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/ffi/shim.cpp");
+    println!("cargo:rerun-if-changed=src/ffi");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     // Not through the link ./libtorch: the binary keeps the libtorch it was built with wherever the clone goes.
@@ -14,14 +14,21 @@ fn main() {
 }
 
 fn compile_shim(root: &Path) {
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++20")
         .warnings(false)
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
-        .file("src/ffi/shim.cpp")
-        .compile("collimate_shim");
+        // libtorch's parallel loops are templates over OpenMP; they run on its threads.
+        .flag("-fopenmp")
+        // Vectorised loops also where the crate is built for debugging.
+        .opt_level(3);
+    for name in ["attention", "embedding", "head", "memory", "rows", "shim"] {
+        build.file(format!("src/ffi/{name}.cpp"));
+    }
+    build.compile("collimate_shim");
 }
 
 fn link(lib: &Path) {
@@ -36,4 +43,6 @@ fn link(lib: &Path) {
         println!("cargo:rustc-link-arg=-ltorch_cuda");
     }
     println!("cargo:rustc-link-arg=-Wl,--as-needed");
+    // The OpenMP that libtorch brings along: the rpath finds it under this name.
+    println!("cargo:rustc-link-lib=gomp");
 }

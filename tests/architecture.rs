@@ -187,7 +187,8 @@ fn unsafe_code_stands_in_ffi_only() {
     let word =
         |code: &str| code.match_indices("unsafe").any(|(at, word)| code[at + word.len()..].starts_with([' ', '\n']));
     let files: Vec<String> = sources().into_iter().filter(|s| word(&s.code)).map(|s| s.name).collect();
-    assert_eq!(files, ["ffi/mod.rs"]);
+    assert!(files.iter().any(|name| name == "ffi/mod.rs"), "is the test still reading them?");
+    assert!(files.iter().all(|name| name.starts_with("ffi/")), "{files:?}");
 }
 
 #[test]

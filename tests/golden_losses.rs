@@ -1,8 +1,10 @@
 //! Every loss and its gradient, example by example, against TRL's own code and PyTorch (scripts/goldens/losses.py).
 #![allow(clippy::unwrap_used)]
 use crate::support::{assert_close, assert_number, ids, json, list, number, tensor, text};
+use collimate::loss::cross_entropy::cross_entropy;
 use collimate::loss::dpo::{DpoSettings, Variant};
-use collimate::loss::{bradley_terry, cross_entropy, dpo, logprobs};
+use collimate::loss::logprobs::Projection;
+use collimate::loss::{bradley_terry, dpo, logprobs};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -37,19 +39,17 @@ fn cross_entropy_and_its_gradient() {
     assert_close("log-probs", &tokens, &tensor(&case["logprobs"]), TOLERANCE);
     let sums = logprobs::sum_by_sequence(&tokens, &sequence, case["sequences"].as_i64().unwrap()).unwrap();
     assert_close("sums by sequence", &sums, &tensor(&case["logprob_sums"]), TOLERANCE);
-    let loss = cross_entropy::cross_entropy_sum(&logits, &targets).unwrap();
-    assert_number("sum", loss.double_value(&[]), number(case, "loss_sum"), TOLERANCE);
-    loss.backward();
+    // A head that is the identity: hidden states are the logits.
+    let eye = Tensor::eye(logits.size()[1], (Kind::Float, logits.device()));
+    let head = Projection { weight: &eye, compute: Kind::Float };
+    let found = cross_entropy(&logits, head, &targets).unwrap();
+    assert_number("sum", found.sum.double_value(&[]), number(case, "loss_sum"), TOLERANCE);
+    found.sum.backward();
     assert_close("gradient", &logits.grad(), &tensor(&case["grad_logits"]), TOLERANCE);
     let entropy = tensor(&case["entropy"]).sum(Kind::Float).double_value(&[]);
-    assert_number("entropy", cross_entropy::entropy_sum(&logits).unwrap().double_value(&[]), entropy, TOLERANCE);
+    assert_number("entropy", found.entropy.double_value(&[]), entropy, TOLERANCE);
     let correct = list(case, "correct").iter().filter(|x| x.as_bool().unwrap()).count();
-    assert_number(
-        "correct",
-        cross_entropy::correct_count(&logits, &targets).unwrap().double_value(&[]),
-        correct as f64,
-        0.0,
-    );
+    assert_number("correct", found.correct.double_value(&[]), correct as f64, 0.0);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use crate::support::{assert_close, assert_number, golden, ids, json, list, numbe
 use collimate::config::{OptimConfig, PpoSection, ScheduleKind};
 use collimate::data::{RowId, Sequence, lm_batch};
 use collimate::loss::gae::{gae, whiten};
-use collimate::loss::{cross_entropy, ppo};
+use collimate::loss::logprobs::{self, Projection};
+use collimate::loss::ppo;
 use collimate::model::{CausalLm, Critic, LoadOptions, RewardModel};
-use collimate::rollout::forward::{judge, target_logits};
+use collimate::rollout::forward::{judge, target_logprobs};
 use collimate::stages::ppo::objective::{PpoBatch, PpoObjective};
 use collimate::train::{AdamW, LossOutput, Metric, Objective};
 use serde_json::Value;
@@ -131,7 +132,11 @@ fn both_losses_together() {
 fn entropy_of_the_policy() {
     for case in list(&json("ppo.json"), "entropy") {
         let logits = tensor(&case["logits"]);
-        let sum = cross_entropy::entropy_sum(&logits).unwrap().double_value(&[]);
+        let eye = Tensor::eye(logits.size()[1], (Kind::Float, logits.device()));
+        let head = Projection { weight: &eye, compute: Kind::Float };
+        let targets = Tensor::zeros([logits.size()[0]], (Kind::Int64, logits.device()));
+        let figures = logprobs::of_targets(&logits, head, &targets, 1.0, true).unwrap();
+        let sum = figures.entropy.sum(Kind::Float).double_value(&[]);
         assert_number("entropy", sum / logits.size()[0] as f64, number(case, "mean"), 1e-5);
     }
 }
@@ -232,10 +237,9 @@ impl Recorded {
         let count = sequences.len();
         let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
         let now = judge(&self.policy, &self.critic, &batch, self.settings.temperature).unwrap();
-        let (logits, targets) = target_logits(&self.reference, &batch.flat, &batch.targets, 0.0).unwrap();
-        let reference =
-            collimate::loss::logprobs::token_logprobs(&(logits / self.settings.temperature), &targets).unwrap();
-        let (logps, values) = (by_episode(&now.logprobs, count), by_episode(&now.values, count));
+        let temperature = self.settings.temperature;
+        let reference = target_logprobs(&self.reference, &batch.flat, &batch.targets, temperature).unwrap();
+        let (logps, values) = (by_episode(&now.tokens.logprobs, count), by_episode(&now.values, count));
         let reference = by_episode(&reference, count);
         assert_ragged("log-probs", &logps, &record["logprobs"], TOLERANCE);
         assert_ragged("reference log-probs", &reference, &record["ref_logprobs"], TOLERANCE);

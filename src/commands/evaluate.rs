@@ -7,12 +7,11 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::loss::logprobs::token_logprobs;
 use crate::model::{HfConfig, LoadOptions};
 use crate::rollout::assess::{
     Sample, columns as columns_of, mean_and_error, read_prompts, sample, sample_kl, sample_rewards, win,
 };
-use crate::rollout::forward::{sequence_logprobs, sequence_rewards, target_logits};
+use crate::rollout::forward::{sequence_logprobs, sequence_rewards, target_logprobs};
 use crate::rollout::sampling::Sampling;
 use crate::rollout::scorer::RewardScorer;
 use crate::tokenizer::Tokenizer;
@@ -210,8 +209,8 @@ fn policy_on_rows(args: &EvaluateArgs, opened: &Opened, figures: &mut Figures) -
     let (mut total, mut tokens, mut done) = (0.0, 0usize, 0);
     for chunk in sequences.chunks(args.model.batch()) {
         let batch = lm_batch(&chunk.iter().collect::<Vec<_>>());
-        let (logits, ids) = target_logits(&opened.model, &batch.flat, &batch.targets, 0.0)?;
-        total -= f64::try_from(token_logprobs(&logits, &ids)?.f_sum(tch::Kind::Double)?)?;
+        let logps = target_logprobs(&opened.model, &batch.flat, &batch.targets, 1.0)?;
+        total -= f64::try_from(logps.f_sum(tch::Kind::Double)?)?;
         tokens += batch.targets.len();
         done += chunk.len();
         progress.set(done as u64, "");

@@ -4,9 +4,8 @@ use crate::config::OnBadRow;
 use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows, source};
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::loss::logprobs;
 use crate::model::HfConfig;
-use crate::rollout::forward::target_logits;
+use crate::rollout::forward::target_logprobs;
 use crate::rollout::scorer::RewardScorer;
 use crate::train::progress::Progress;
 use clap::Args;
@@ -78,8 +77,7 @@ fn logprob_rows(
     let mut done = 0;
     for (sequences, objects) in sequences.chunks(args.model.batch()).zip(objects.chunks_mut(args.model.batch())) {
         let batch = lm_batch(&sequences.iter().collect::<Vec<&Sequence>>());
-        let (logits, ids) = target_logits(&opened.model, &batch.flat, &batch.targets, 0.0)?;
-        let values = Vec::<f32>::try_from(logprobs::token_logprobs(&logits, &ids)?)?;
+        let values = Vec::<f32>::try_from(target_logprobs(&opened.model, &batch.flat, &batch.targets, 1.0)?)?;
         for (at, object) in objects.iter_mut().enumerate() {
             let mine = |i: &usize| batch.targets.sequence[*i] == at as i64;
             let mine: Vec<usize> = (0..values.len()).filter(mine).collect();

@@ -1,7 +1,10 @@
-//! What tch lacks, through a C++ shim (`shim.cpp`), and mapped files. Owns all unsafe code; imports nothing of ours but
+//! What tch lacks, through a C++ shim (`*.cpp`), and mapped files. Owns all unsafe code; imports nothing of ours but
 //! errors.
 //!
-//! C++ exceptions never cross the boundary: they come back as [`Error::Shim`].
+//! C++ exceptions never cross the boundary: they come back as [`Error::Shim`]. `memory.cpp` holds the CPU's tensors.
+mod attention;
+mod head;
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::ops::Range;
@@ -11,6 +14,9 @@ use std::sync::Arc;
 use memmap2::{Mmap, UncheckedAdvice};
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
+
+pub use attention::{Group, Heads, RowPlan, Segment, attention};
+pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};
 
 use crate::error::{Error, Result};
 
@@ -42,6 +48,9 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> c_int;
     fn collimate_cuda_peak_bytes(device: c_int, reset: c_int, out: *mut i64) -> c_int;
+    fn collimate_cpu_used_bytes() -> i64;
+    fn collimate_cpu_peak_bytes(reset: c_int) -> i64;
+    fn collimate_cpu_release();
 }
 
 /// The numbers of one AdamW update (Loshchilov and Hutter 2019, algorithm 2, as `torch.optim.AdamW` has it).
@@ -138,6 +147,24 @@ pub fn cuda_peak_bytes(device: usize, reset: bool) -> Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
+/// Bytes of CPU tensors of 256 KiB and more that exist now.
+pub fn cpu_used_bytes() -> u64 {
+    // SAFETY: reads a counter behind a lock.
+    u64::try_from(unsafe { collimate_cpu_used_bytes() }).unwrap_or(0)
+}
+
+/// The most that [`cpu_used_bytes`] has been; `reset` starts a new count.
+pub fn cpu_peak_bytes(reset: bool) -> u64 {
+    // SAFETY: reads a counter behind a lock.
+    u64::try_from(unsafe { collimate_cpu_peak_bytes(reset.into()) }).unwrap_or(0)
+}
+
+/// Gives pages of CPU tensors that are gone back to the system; else they are kept for new ones.
+pub fn cpu_release() {
+    // SAFETY: touches free pages only, behind a lock.
+    unsafe { collimate_cpu_release() }
+}
+
 /// The version of the libtorch whose headers this was compiled against.
 pub fn torch_version() -> &'static str {
     // SAFETY: the shim returns a string literal.
@@ -162,13 +189,7 @@ pub fn map_file(path: &Path) -> Result<Mmap> {
 /// # Errors
 /// [`Error::Shim`] where `shape` does not fill `range`.
 pub fn view(map: &Arc<Mmap>, range: Range<usize>, shape: &[i64], kind: Kind) -> Result<Option<Tensor>> {
-    // libtorch's ScalarType.
-    let code = match kind {
-        Kind::Half => 5,
-        Kind::Float => 6,
-        Kind::BFloat16 => 15,
-        _ => return Ok(None),
-    };
+    let Some(code) = scalar_type(kind) else { return Ok(None) };
     let (bytes, size) = (&map[range], kind.elt_size_in_bytes());
     if bytes.as_ptr().addr() % size != 0 {
         return Ok(None);
@@ -198,6 +219,16 @@ pub fn release_pages(map: &Mmap, range: Range<usize>) {
     let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
     if let Err(error) = advised {
         tracing::debug!("madvise: {error}");
+    }
+}
+
+/// libtorch's ScalarType of the kinds that weights have.
+fn scalar_type(kind: Kind) -> Option<c_int> {
+    match kind {
+        Kind::Half => Some(5),
+        Kind::Float => Some(6),
+        Kind::BFloat16 => Some(15),
+        _ => None,
     }
 }
 

@@ -1,5 +1,4 @@
-// What tch leaves out of libtorch, as plain C functions. No exception leaves this file: every function returns 0, or 1
-// and leaves a message (without libtorch's stack trace) for collimate_last_error.
+// What tch leaves out of libtorch and is a call away: the optimizer, norms, views, versions, memory figures.
 #include <ATen/ATen.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
@@ -9,27 +8,22 @@
 #include <c10/core/GradMode.h>
 #include <torch/version.h>
 
-#include <string>
 #include <vector>
 
-namespace {
+#include "shim.h"
 
-thread_local std::string last_error;
+namespace collimate {
 
-template <typename F>
-int guarded(F&& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& error) {
-    last_error = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "an exception of unknown type";
-  }
-  return 1;
+std::string& last_error() {
+  thread_local std::string message;
+  return message;
 }
+
+}  // namespace collimate
+
+using collimate::guarded;
+
+namespace {
 
 std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
   std::vector<at::Tensor> out;
@@ -50,7 +44,7 @@ c10::CachingDeviceAllocator::DeviceStats cuda_stats(int device, bool reset) {
 
 extern "C" {
 
-const char* collimate_last_error() { return last_error.c_str(); }
+const char* collimate_last_error() { return collimate::last_error().c_str(); }
 
 int collimate_fused_adamw(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
                           at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t count, double lr,

@@ -1,28 +1,29 @@
-//! Behavioural cloning: cross-entropy sums and what is logged beside them. Pure; imports `loss` only.
-use super::logprobs::token_logprobs;
+//! Behavioural cloning: the sum of cross-entropies and what is logged beside it. Imports `ffi` and `loss` only.
+use super::logprobs::{HeadFigures, Projection};
 use crate::error::Result;
-use tch::{Kind, Tensor};
+use crate::ffi::{self, HeadPass};
+use tch::Tensor;
 
-/// Rows of logits whose entropy is taken at once: bounds the float32 temporaries.
-const ENTROPY_ROWS: i64 = 128;
+/// Bytes of float32 logits that are there at once.
+const BUDGET: u64 = 128 << 20;
 
-/// Sum over targets of -log pi(y_t | x, y_<t), in nats: `logits` [M, V], `targets` [M] -> scalar.
-pub fn cross_entropy_sum(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    Ok(token_logprobs(logits, targets)?.f_sum(Kind::Float)?.f_neg()?)
+/// Sums over targets; scalars.
+pub struct CrossEntropy {
+    /// Sum of -log pi(y_t | x, y_<t), nats; with a gradient.
+    pub sum: Tensor,
+    /// Sum of the entropies of pi(. | x, y_<t), nats.
+    pub entropy: Tensor,
+    /// Number of targets that are the most likely token (the first of several).
+    pub correct: Tensor,
 }
 
-/// Sum over rows of the entropy of softmax(logits), in nats, without gradient: `logits` [M, V] -> scalar.
-pub fn entropy_sum(logits: &Tensor) -> Result<Tensor> {
-    let logits = logits.detach();
-    let mut total = Tensor::f_zeros([], (Kind::Float, logits.device()))?;
-    for chunk in logits.f_split(ENTROPY_ROWS, 0)? {
-        let logprobs = chunk.f_log_softmax(-1, Kind::Float)?;
-        total = total.f_sub(&logprobs.f_exp()?.f_mul(&logprobs)?.f_sum(Kind::Float)?)?;
-    }
-    Ok(total)
-}
-
-/// Number of rows whose largest logit is the target: `logits` [M, V], `targets` [M] -> scalar float32.
-pub fn correct_count(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    Ok(logits.detach().f_argmax(-1, false)?.f_eq_tensor(targets)?.f_sum(Kind::Float)?)
+/// Of `targets [M]` (int64) after hidden states `[M, D]`. The gradient is made with each chunk of logits, so that logits are
+/// computed once and never there all together.
+///
+/// # Errors
+/// [`crate::Error::Shim`] where shapes do not fit or memory is short.
+pub fn cross_entropy(hidden: &Tensor, head: Projection, targets: &Tensor) -> Result<CrossEntropy> {
+    let pass = HeadPass { scale: 1.0, budget: BUDGET, compute: head.compute, figures: true };
+    let HeadFigures { logprobs, entropy, correct, .. } = ffi::head_sum(hidden, head.weight, targets, pass)?;
+    Ok(CrossEntropy { sum: logprobs.f_neg()?, entropy, correct })
 }

@@ -1,6 +1,37 @@
-//! Log-probabilities of tokens and of sequences. Pure; imports nothing of ours but `error`.
+//! Log-probabilities of tokens and of sequences. Imports `ffi` and `error` only.
 use crate::error::Result;
+use crate::ffi::{self, HeadPass};
 use tch::{Kind, Tensor};
+
+pub use crate::ffi::HeadFigures;
+
+/// Bytes of float32 logits that are kept from forward to backward; beyond it they are made twice, in chunks.
+const BUDGET: u64 = 256 << 20;
+
+/// A language-model head: hidden states to logits.
+#[derive(Debug, Clone, Copy)]
+pub struct Projection<'a> {
+    /// `[V, D]`, a leaf.
+    pub weight: &'a Tensor,
+    /// The kind of its products.
+    pub compute: Kind,
+}
+
+/// log pi(target), nats, of `targets [M]` (int64) after hidden states `[M, D]`, logits divided by `temperature`; `figures`:
+/// with entropy and correctness. All `[M]` float32; the softmax runs in float32 whatever the products' kind.
+///
+/// # Errors
+/// [`crate::Error::Shim`] where shapes do not fit or memory is short.
+pub fn of_targets(
+    hidden: &Tensor,
+    head: Projection,
+    targets: &Tensor,
+    temperature: f64,
+    figures: bool,
+) -> Result<HeadFigures> {
+    let pass = HeadPass { scale: 1.0 / temperature, budget: BUDGET, compute: head.compute, figures };
+    ffi::head(hidden, head.weight, targets, pass)
+}
 
 /// log pi(target) for each row of logits: `logits` [M, V] float, `targets` [M] int64 -> [M] float32, in nats.
 ///

@@ -1,4 +1,5 @@
-//! Causal attention over the rows of a flat batch: gather into a grid, one fused kernel, scatter back. Owns no weights.
+//! Causal attention over the rows of a flat batch: on the CPU over the flat list itself; on CUDA, for decoding and with
+//! dropout gather into a grid, one fused kernel, scatter back. Owns no weights.
 //!
 //! Shapes: N flat tokens, R rows, W the longest row, H query heads, K key/value heads (H a multiple of K), d a head's width.
 use tch::{Device, Kind, Tensor};
@@ -6,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::cache::KvCache;
 use super::input::{Layout, ModelInput};
 use crate::error::Result;
+use crate::ffi::{self, Heads, RowPlan};
 
 /// The head geometry of a layer and which keys a query sees.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,10 @@ impl Attention {
 
     /// Queries, keys and values in one tensor `[N, 3 * H * d]` (GPT-2; K = H), gathered at once. Gives `[N, H * d]`.
     pub fn packed(&self, qkv: Tensor, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        if let Some(plan) = flat_plan(input, cache.as_deref()) {
+            let qkv = qkv.f_view([-1, 3, self.heads, self.head_dim])?;
+            return self.joined(&ffi::attention(plan, &qkv, None, self.geometry())?);
+        }
         let grid = gather(qkv, input)?;
         let size = grid.size();
         let parts = grid.f_view([size[0], size[1], 3, self.heads, self.head_dim])?.f_unbind(2)?;
@@ -47,6 +53,11 @@ impl Attention {
 
     /// Queries `[N, H * d]`, keys and values `[N, K * d]`. Gives `[N, H * d]`.
     pub fn separate(&self, [q, k, v]: [Tensor; 3], input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        if let Some(plan) = flat_plan(input, cache.as_deref()) {
+            let split = |x: &Tensor, heads: i64| x.f_view([-1, heads, self.head_dim]);
+            let (q, k, v) = (split(&q, self.heads)?, split(&k, self.kv_heads)?, split(&v, self.kv_heads)?);
+            return self.joined(&ffi::attention(plan, &q, Some([&k, &v]), self.geometry())?);
+        }
         let split = |x: Tensor, heads: i64| -> Result<Tensor> {
             let grid = gather(x, input)?;
             let size = grid.size();
@@ -54,6 +65,16 @@ impl Attention {
         };
         let (q, k, v) = (split(q, self.heads)?, split(k, self.kv_heads)?, split(v, self.kv_heads)?);
         self.attend(&q, &k, &v, input, cache)
+    }
+
+    fn geometry(&self) -> Heads {
+        let scale = self.scale.unwrap_or_else(|| (self.head_dim as f64).sqrt().recip());
+        Heads { heads: self.heads, kv_heads: self.kv_heads, scale, window: self.window }
+    }
+
+    /// `[N, H, d]` to `[N, H * d]`.
+    fn joined(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_view([-1, self.heads * self.head_dim])?)
     }
 
     /// `q [R, W, H, d]`, `k` and `v [R, W, K, d]`.
@@ -128,6 +149,11 @@ impl Attention {
         let wide = [size[0], size[1], self.kv_heads, group, self.head_dim];
         Ok(x.f_unsqueeze(3)?.f_expand(wide, false)?.f_reshape([size[0], size[1], self.heads, self.head_dim])?)
     }
+}
+
+/// The plan of whole sequences on the CPU; none with a cache, which wants a grid, and with dropout, which the kernel lacks.
+fn flat_plan<'a>(input: &'a ModelInput, cache: Option<&KvCache>) -> Option<&'a RowPlan> {
+    input.plan.as_ref().filter(|_| cache.is_none() && input.dropout == 0.0)
 }
 
 /// `x [N, C]` to `[R, W, C]`. Through `embedding`, whose backward is several times faster than `index_select`'s.

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
+use super::embed;
 use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
@@ -258,7 +259,7 @@ impl Layer {
 
 impl Backbone for Decoder {
     fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
-        let mut x = Tensor::f_embedding(&self.embed_tokens, &input.tokens, -1, false, false)?;
+        let mut x = embed(&self.embed_tokens, &input.tokens)?;
         let rotation = self.rope.rotation(input)?;
         for layer in &self.layers {
             x = layer.forward(&x, &self.config, &rotation, input, cache.as_deref_mut())?;

@@ -4,7 +4,6 @@ use tch::Tensor;
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
-use super::dropout;
 use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
@@ -12,6 +11,7 @@ use super::linear::{Layout, Linear};
 use super::mlp::{Activation, activate};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
+use super::{dropout, embed};
 use crate::error::Result;
 
 /// The family's names.
@@ -175,8 +175,8 @@ impl Block {
 
 impl Backbone for Gpt2 {
     fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
-        let tokens = Tensor::f_embedding(&self.wte, &input.tokens, -1, false, false)?;
-        let positions = Tensor::f_embedding(&self.wpe, &input.positions, -1, false, false)?;
+        let tokens = embed(&self.wte, &input.tokens)?;
+        let positions = embed(&self.wpe, &input.positions)?;
         let mut x = dropout(tokens.f_add(&positions)?, input)?;
         for block in &self.blocks {
             x = block.forward(&x, &self.config, input, cache.as_deref_mut())?;

@@ -5,7 +5,6 @@ use tch::{Kind, Tensor};
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
-use super::dropout;
 use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
@@ -14,6 +13,7 @@ use super::mlp::{Activation, activate};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
 use super::rope::{Rope, RopeConfig, Rotation};
+use super::{dropout, embed};
 use crate::error::Result;
 
 /// The family's names.
@@ -210,7 +210,7 @@ impl Layer {
 
 impl Backbone for GptNeoX {
     fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
-        let mut x = dropout(Tensor::f_embedding(&self.embed_in, &input.tokens, -1, false, false)?, input)?;
+        let mut x = dropout(embed(&self.embed_in, &input.tokens)?, input)?;
         let rotation = self.rope.rotation(input)?;
         for layer in &self.layers {
             x = layer.forward(&x, &self.config, &rotation, input, cache.as_deref_mut())?;

@@ -7,17 +7,26 @@ use crate::error::Result;
 
 /// The language-model head, `[V, D]`, tied to the embedding or not.
 #[derive(Debug)]
-pub struct LmHead(Linear);
+pub struct LmHead {
+    weight: Tensor,
+    linear: Linear,
+}
 
 impl LmHead {
     /// `weight` is `[V, D]`.
     pub fn new(weight: Tensor, compute: Kind) -> Self {
-        LmHead(Linear::new(weight, None, Layout::OutIn, compute))
+        let linear = Linear::new(weight.shallow_clone(), None, Layout::OutIn, compute);
+        LmHead { weight, linear }
     }
 
     /// `hidden [M, D]` to logits `[M, V]` in float32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        cast(&self.0.forward(hidden)?, Kind::Float)
+        cast(&self.linear.forward(hidden)?, Kind::Float)
+    }
+
+    /// `[V, D]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
     }
 }
 

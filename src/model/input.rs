@@ -5,7 +5,9 @@
 use tch::{Device, Kind, Tensor};
 
 use super::cache::KvCache;
+use super::rows::groups;
 use crate::error::{Error, Result};
+use crate::ffi::RowPlan;
 
 /// Flat tokens with their attention rows. Build it once a batch; a forward only reads it.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub struct ModelInput {
     pub(super) tokens: Tensor,
     pub(super) positions: Tensor,
     pub(super) layout: Layout,
+    /// The rows of whole sequences on the CPU, where attention runs over the flat list itself.
+    pub(super) plan: Option<RowPlan>,
     /// Length of each row, counted from the sequence's start.
     pub(super) lengths: Vec<i64>,
     /// For each flat token the length of the longest row of those that share their start.
@@ -63,10 +67,12 @@ impl ModelInput {
                 inverse: ids(&inverse, device)?,
             }
         };
+        let plan = if device.is_cuda() { None } else { Some(RowPlan::new(&groups(tokens.len(), rows))?) };
         Ok(ModelInput {
             tokens: ids(tokens, device)?,
             positions: ids(positions, device)?,
             layout,
+            plan,
             lengths: rows.iter().map(|row| row.len() as i64).collect(),
             spans: spans(tokens.len(), rows),
             largest_token: largest(tokens),
@@ -119,6 +125,7 @@ impl ModelInput {
             tokens: ids(tokens, device)?,
             positions: at.shallow_clone(),
             layout: Layout::Step { rows, width, row, at, mask },
+            plan: None,
             lengths: lengths.iter().map(|length| length + 1).collect(),
             spans: lengths.iter().map(|length| length + 1).collect(),
             largest_token: largest(tokens),

@@ -28,6 +28,7 @@ mod params;
 mod qwen;
 mod reward;
 mod rope;
+mod rows;
 mod save;
 pub mod weights;
 
@@ -47,6 +48,7 @@ pub use reward::{Pooling, RewardModel};
 pub use save::SaveOptions;
 
 use crate::error::{Error, Result};
+use crate::ffi;
 use head::LmHead;
 use params::{Builder, Source};
 use weights::Weights;
@@ -194,6 +196,11 @@ impl CausalLm {
         self.head.logits(hidden)
     }
 
+    /// The head's weight `[V, D]`: the embedding where they are tied.
+    pub fn head_weight(&self) -> &Tensor {
+        self.head.weight()
+    }
+
     /// The part shared with reward models.
     pub fn base(&self) -> &Model {
         &self.base
@@ -265,6 +272,11 @@ fn read_generation(dir: &Path) -> Result<Map<String, Value>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
         Err(error) => Err(Error::io(&path, "read")(error)),
     }
+}
+
+/// Rows `ids [N]` of an embedding `[V, D]`.
+fn embed(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    ffi::embedding(table, ids)
 }
 
 /// Dropout as the input asks for it; off, it costs nothing.

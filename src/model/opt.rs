@@ -5,7 +5,6 @@ use tch::{Kind, Tensor};
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
 use super::cache::KvCache;
-use super::dropout;
 use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
@@ -13,6 +12,7 @@ use super::linear::{Layout, Linear, cast};
 use super::mlp::{Activation, activate};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
+use super::{dropout, embed};
 use crate::error::Result;
 
 /// The family's names.
@@ -214,12 +214,12 @@ impl Layer {
 
 impl Backbone for Opt {
     fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
-        let mut x = Tensor::f_embedding(&self.embed_tokens, &input.tokens, -1, false, false)?;
+        let mut x = embed(&self.embed_tokens, &input.tokens)?;
         if let Some([project_in, _]) = &self.projections {
             x = cast(&project_in.forward(&x)?, Kind::Float)?;
         }
         let places = input.positions.f_add_scalar(OFFSET)?;
-        x = dropout(x.f_add(&Tensor::f_embedding(&self.embed_positions, &places, -1, false, false)?)?, input)?;
+        x = dropout(x.f_add(&embed(&self.embed_positions, &places)?)?, input)?;
         for layer in &self.layers {
             x = layer.forward(&x, &self.config, input, cache.as_deref_mut())?;
         }

@@ -1,5 +1,5 @@
 //! What a policy's own samples are worth and how far they lie from the reference: reward, exact KL, log-ratio KL.
-use super::forward::target_logits;
+use super::forward::{exact_kl, projection, target_hidden};
 use super::generate::{GenerateOptions, generate};
 use super::scorer::RewardScorer;
 use crate::data::{
@@ -7,7 +7,7 @@ use crate::data::{
     lm_batch, read_rows,
 };
 use crate::error::{Error, Result};
-use crate::loss::{kl, logprobs};
+use crate::loss::logprobs;
 use crate::model::CausalLm;
 use crate::rollout::forward::index;
 use crate::tokenizer::Tokenizer;
@@ -117,17 +117,17 @@ pub fn sample_kl(
     for chunk in samples.chunks(batch_size) {
         let rows: Vec<Sequence> = chunk.iter().map(|s| sequence(&prompts[s.prompt], s)).collect();
         let batch = lm_batch(&rows.iter().collect::<Vec<_>>());
-        let (policy_logits, ids) = target_logits(policy, &batch.flat, &batch.targets, 0.0)?;
-        let (reference_logits, _) = target_logits(reference, &batch.flat, &batch.targets, 0.0)?;
-        let policy_logits = policy_logits.f_div_scalar(temperature)?;
-        let reference_logits = reference_logits.f_div_scalar(temperature)?;
-        let ratio = logprobs::token_logprobs(&policy_logits, &ids)?
-            .f_sub(&logprobs::token_logprobs(&reference_logits, &ids)?)?;
+        let (ours, ids) = target_hidden(policy, &batch.flat, &batch.targets, 0.0)?;
+        let (theirs, _) = target_hidden(reference, &batch.flat, &batch.targets, 0.0)?;
+        let logps = |model: &CausalLm, hidden: &Tensor| -> Result<Tensor> {
+            Ok(logprobs::of_targets(hidden, projection(model), &ids, temperature, false)?.logprobs)
+        };
+        let ratio = logps(policy, &ours)?.f_sub(&logps(reference, &theirs)?)?;
         let rows = index(&batch.targets.sequence, policy.device())?;
         let sum = |values: &Tensor| -> Result<Vec<f32>> {
             Ok(Vec::<f32>::try_from(logprobs::sum_by_sequence(values, &rows, chunk.len() as i64)?)?)
         };
-        let exact = sum(&kl::exact(&policy_logits, &reference_logits)?)?;
+        let exact = sum(&exact_kl((policy, &ours), (reference, &theirs), temperature)?)?;
         let kls = exact.into_iter().zip(sum(&ratio)?);
         out.extend(kls.map(|(e, l)| SampleKl { exact: f64::from(e), log_ratio: f64::from(l) }));
         progress(out.len());

@@ -3,13 +3,13 @@
 //!
 //! Legend: T tokens of one completion, EOS included where it ended by itself.
 use super::assess::{Sample, sample, sample_rows, sequence};
-use super::forward::{index, judge, target_logits};
+use super::forward::{exact_kl, index, judge, projection, target_hidden};
 use super::generate::GenerateOptions;
 use super::sampling::Sampling;
 use super::scorer::Scorer;
 use crate::data::{Prompt, Sequence, lm_batch};
 use crate::error::{Error, Result};
-use crate::loss::{kl, logprobs};
+use crate::loss::logprobs;
 use crate::model::{CausalLm, Critic};
 use crate::tokenizer::Tokenizer;
 use tch::Tensor;
@@ -126,19 +126,20 @@ impl Players<'_> {
         let sequences: Vec<Sequence> = samples.iter().map(|s| sequence(&prompts[s.prompt], s)).collect();
         let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
         let ours = judge(self.policy, self.critic, &batch, temperature)?;
-        let (logits, ids) = target_logits(self.reference, &batch.flat, &batch.targets, 0.0)?;
-        let logits = if temperature == 1.0 { logits } else { logits.f_div_scalar(temperature)? };
+        let (hidden, ids) = target_hidden(self.reference, &batch.flat, &batch.targets, 0.0)?;
         let device = self.policy.device();
         let exact = match options.exact_kl {
             false => None,
             true => {
                 let rows = index(&batch.targets.sequence, device)?;
-                let kl = kl::exact(&ours.logits, &logits)?;
+                let (own, _) = target_hidden(self.policy, &batch.flat, &batch.targets, 0.0)?;
+                let kl = exact_kl((self.policy, &own), (self.reference, &hidden), temperature)?;
                 Some(host(&logprobs::sum_by_sequence(&kl, &rows, samples.len() as i64)?)?)
             }
         };
-        let (logprobs, values) = (host(&ours.logprobs)?, host(&ours.values)?);
-        let reference = host(&logprobs::token_logprobs(&logits, &ids)?)?;
+        let (logprobs, values) = (host(&ours.tokens.logprobs)?, host(&ours.values)?);
+        let reference = logprobs::of_targets(&hidden, projection(self.reference), &ids, temperature, false)?.logprobs;
+        let reference = host(&reference)?;
         let mut from = 0;
         let mut episodes = Vec::with_capacity(samples.len());
         for (at, (sample, sequence)) in samples.iter().zip(sequences).enumerate() {

@@ -2,16 +2,18 @@
 use crate::data::LmBatch;
 use crate::data::{Actions, Flat, Targets};
 use crate::error::Result;
-use crate::loss::logprobs;
+use crate::loss::kl;
+use crate::loss::logprobs::{self, HeadFigures, Projection};
 use crate::model::{CausalLm, Critic, ModelInput, Pooling, RewardModel};
 use tch::{Device, Tensor};
 
+/// Positions whose logits are there at once.
+const KL_ROWS: i64 = 256;
+
 /// What a policy and its critic say of a batch's completion tokens, M of them.
 pub struct Judged {
-    /// Logits [M, V] float32, divided by the temperature.
-    pub logits: Tensor,
-    /// log pi of each token [M], nats.
-    pub logprobs: Tensor,
+    /// log pi of each token [M], nats, at the temperature, with entropy.
+    pub tokens: HeadFigures,
     /// Values [M] of the states that the tokens were chosen in.
     pub values: Tensor,
 }
@@ -23,25 +25,46 @@ pub fn judge(policy: &CausalLm, critic: &Critic, batch: &LmBatch, temperature: f
     let rows = index(&batch.targets.hidden, device)?;
     let hidden = policy.hidden_states(&input, None)?;
     let at = Tensor::f_embedding(&hidden, &rows, -1, false, false)?;
-    let logits = policy.logits(&at)?;
-    let logits = if temperature == 1.0 { logits } else { logits.f_div_scalar(temperature)? };
-    let logprobs = logprobs::token_logprobs(&logits, &index(&batch.targets.tokens, device)?)?;
+    let targets = index(&batch.targets.tokens, device)?;
+    let tokens = logprobs::of_targets(&at, projection(policy), &targets, temperature, true)?;
     let values = critic.values(&at, &input, &rows)?;
-    Ok(Judged { logits, logprobs, values })
+    Ok(Judged { tokens, values })
 }
 
-/// Logits [M, V] float32 of a batch's targets, and the target ids [M]; the head runs on those rows only.
-pub fn target_logits(model: &CausalLm, flat: &Flat, targets: &Targets, dropout: f64) -> Result<(Tensor, Tensor)> {
+/// A model's head, for the losses.
+pub fn projection(model: &CausalLm) -> Projection<'_> {
+    Projection { weight: model.head_weight(), compute: model.compute() }
+}
+
+/// Hidden states [M, D] that a batch's targets are predicted from, and the target ids [M].
+pub fn target_hidden(model: &CausalLm, flat: &Flat, targets: &Targets, dropout: f64) -> Result<(Tensor, Tensor)> {
     let input = model_input(flat, model.device())?.with_dropout(dropout);
     let hidden = model.hidden_states(&input, None)?;
-    let logits = model.logits(&gather_rows(&hidden, &targets.hidden)?)?;
-    Ok((logits, index(&targets.tokens, model.device())?))
+    Ok((gather_rows(&hidden, &targets.hidden)?, index(&targets.tokens, model.device())?))
+}
+
+/// log pi of a batch's targets [M] float32, nats, logits divided by `temperature`; the head runs on those rows only.
+pub fn target_logprobs(model: &CausalLm, flat: &Flat, targets: &Targets, temperature: f64) -> Result<Tensor> {
+    let (hidden, ids) = target_hidden(model, flat, targets, 0.0)?;
+    Ok(logprobs::of_targets(&hidden, projection(model), &ids, temperature, false)?.logprobs)
+}
+
+/// Full-vocabulary KL(policy || reference) [M] float32, nats, after their hidden states [M, D], logits divided by
+/// `temperature`; in chunks of rows.
+pub fn exact_kl(ours: (&CausalLm, &Tensor), theirs: (&CausalLm, &Tensor), temperature: f64) -> Result<Tensor> {
+    let mut parts = Vec::new();
+    for (p, q) in ours.1.f_split(KL_ROWS, 0)?.iter().zip(theirs.1.f_split(KL_ROWS, 0)?) {
+        let logits = |model: &CausalLm, hidden: &Tensor| -> Result<Tensor> {
+            Ok(model.logits(hidden)?.f_div_scalar(temperature)?)
+        };
+        parts.push(kl::exact(&logits(ours.0, p)?, &logits(theirs.0, &q)?)?);
+    }
+    Ok(Tensor::f_cat(&parts, 0)?)
 }
 
 /// Summed log-probs [S] float32 of a batch's sequences, in nats.
 pub fn sequence_logprobs(model: &CausalLm, flat: &Flat, targets: &Targets) -> Result<Tensor> {
-    let (logits, ids) = target_logits(model, flat, targets, 0.0)?;
-    let values = logprobs::token_logprobs(&logits, &ids)?;
+    let values = target_logprobs(model, flat, targets, 1.0)?;
     let sequence = index(&targets.sequence, model.device())?;
     logprobs::sum_by_sequence(&values, &sequence, targets.sequences as i64)
 }

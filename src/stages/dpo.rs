@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::loss::dpo::{self, DpoSettings, Variant};
 use crate::loss::logprobs;
 use crate::model::CausalLm;
-use crate::rollout::forward::{index, target_logits};
+use crate::rollout::forward::{index, target_logprobs};
 use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
 use reference::Reference;
 use serde_json::json;
@@ -59,9 +59,8 @@ impl Objective for DpoObjective<'_> {
         let (device, targets) = (self.model.device(), &batch.pairs.targets);
         let sequences = targets.sequences as i64;
         let pairs = sequences / 2;
-        let (logits, ids) = target_logits(self.model, &batch.pairs.flat, targets, 0.0)?;
         let sequence = index(&targets.sequence, device)?;
-        let token_logps = logprobs::token_logprobs(&logits, &ids)?;
+        let token_logps = target_logprobs(self.model, &batch.pairs.flat, targets, 1.0)?;
         let logps = logprobs::sum_by_sequence(&token_logps, &sequence, sequences)?;
         let ratios = logps.f_sub(&super::floats(&batch.reference, device)?)?;
         let scored = if self.length_normalised {

@@ -5,9 +5,9 @@ use super::{Parts, Session, Stage, kind_of};
 use crate::config::SftConfig;
 use crate::data::{Data, EncodeOptions, LmBatch, Sequence, lm_batch};
 use crate::error::Result;
-use crate::loss::cross_entropy;
+use crate::loss::cross_entropy::{CrossEntropy, cross_entropy};
 use crate::model::{CausalLm, HfConfig};
-use crate::rollout::forward::target_logits;
+use crate::rollout::forward::{projection, target_hidden};
 use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
 use serde_json::json;
 use std::time::Instant;
@@ -41,11 +41,11 @@ impl Objective for SftObjective<'_> {
     type Batch = SftBatch;
 
     fn loss(&self, batch: &SftBatch) -> Result<LossOutput> {
-        let (logits, targets) = target_logits(self.model, &batch.rows.flat, &batch.rows.targets, batch.dropout)?;
+        let (hidden, targets) = target_hidden(self.model, &batch.rows.flat, &batch.rows.targets, batch.dropout)?;
+        let CrossEntropy { sum, entropy, correct } = cross_entropy(&hidden, projection(self.model), &targets)?;
         let weight = batch.targets();
-        let entropy = Metric::Mean { sum: cross_entropy::entropy_sum(&logits)?, weight };
-        let accuracy = Metric::Mean { sum: cross_entropy::correct_count(&logits, &targets)?, weight };
-        let sum = cross_entropy::cross_entropy_sum(&logits, &targets)?;
+        let entropy = Metric::Mean { sum: entropy, weight };
+        let accuracy = Metric::Mean { sum: correct, weight };
         Ok(LossOutput { sum, metrics: vec![("entropy", entropy), ("mean_token_accuracy", accuracy)] })
     }
 }

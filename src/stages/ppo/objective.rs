@@ -2,7 +2,7 @@
 use crate::config::PpoSection;
 use crate::data::LmBatch;
 use crate::error::{Error, Result};
-use crate::loss::{cross_entropy, ppo};
+use crate::loss::ppo;
 use crate::model::{CausalLm, Critic};
 use crate::rollout::forward::{Judged, judge};
 use crate::stages::floats;
@@ -66,7 +66,7 @@ impl Objective for PpoObjective<'_> {
             self.check_ratio(batch, &now, &old)?;
         }
         let advantages = floats(&batch.advantages, device)?;
-        let policy = ppo::policy_losses(&now.logprobs, &old, &advantages, self.settings.clip_range)?;
+        let policy = ppo::policy_losses(&now.tokens.logprobs, &old, &advantages, self.settings.clip_range)?;
         let (values, returns) = (floats(&batch.values, device)?, floats(&batch.returns, device)?);
         let value = ppo::value_losses(&now.values, &values, &returns, self.settings.value_clip_range)?;
         let (policy_sum, value_sum) = (policy.losses.f_sum(Kind::Float)?, value.losses.f_sum(Kind::Float)?);
@@ -74,12 +74,12 @@ impl Objective for PpoObjective<'_> {
 
         let tokens = batch.targets();
         let mean = |sum: Tensor| Metric::Mean { sum, weight: tokens };
-        let ratio = now.logprobs.detach().f_sub(&old)?.f_exp()?.f_sum(Kind::Float)?;
-        let approx_kl = ppo::approx_kls(&now.logprobs, &old)?.f_sum(Kind::Float)?;
+        let ratio = now.tokens.logprobs.detach().f_sub(&old)?.f_exp()?.f_sum(Kind::Float)?;
+        let approx_kl = ppo::approx_kls(&now.tokens.logprobs, &old)?.f_sum(Kind::Float)?;
         let metrics = vec![
             ("policy/approxkl_avg", mean(approx_kl)),
             ("policy/clipfrac_avg", mean(policy.clipped.f_sum(Kind::Float)?)),
-            ("policy/entropy_avg", mean(cross_entropy::entropy_sum(&now.logits)?)),
+            ("policy/entropy_avg", mean(now.tokens.entropy.f_sum(Kind::Float)?)),
             ("loss/policy_avg", mean(policy_sum.detach())),
             ("loss/value_avg", mean(value_sum.detach())),
             ("val/clipfrac_avg", mean(value.clipped.f_sum(Kind::Float)?)),
@@ -95,10 +95,10 @@ impl PpoObjective<'_> {
     /// weights) would make every later ratio wrong without a sign. In float32 a logit of size L is rounded by about
     /// L times 1e-7, differently in batches of different make-up.
     fn check_ratio(&self, batch: &PpoBatch, now: &Judged, old: &Tensor) -> Result<()> {
-        let off = now.logprobs.detach().f_sub(old)?.f_abs()?;
+        let off = now.tokens.logprobs.detach().f_sub(old)?.f_abs()?;
         let (difference, largest) = (f64::try_from(off.f_mean(Kind::Float)?)?, f64::try_from(off.f_max()?)?);
         let allowed = if self.policy.compute() == Kind::Float {
-            let size = f64::try_from(now.logits.detach().f_abs()?.f_max()?)?;
+            let size = f64::try_from(now.tokens.size.f_max()?)?;
             FLOAT32_ROUNDING.max(4.0 * f64::from(f32::EPSILON) * size)
         } else {
             BFLOAT16_ROUNDING
