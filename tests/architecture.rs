@@ -31,9 +31,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-/// Where `Device::Cpu` may stand: choosing a device, tensors on their way from and to files, seeded initial weights.
-const CPU_FILES: &[&str] =
-    &["model/device.rs", "model/params.rs", "stages/reference.rs", "tensors.rs", "train/checkpoint.rs"];
+/// Where `Device::Cpu` may stand: choosing a device, tensors on their way from and to files, seeded initial weights,
+/// frequencies that must be the same to the last bit everywhere.
+const CPU_FILES: &[&str] = &[
+    "model/device.rs",
+    "model/params.rs",
+    "model/rope.rs",
+    "stages/reference.rs",
+    "tensors.rs",
+    "train/checkpoint.rs",
+];
 
 /// A source file: its path below src and its text without comments.
 struct Source {

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 unsafe extern "C" {
     fn collimate_last_error() -> *const c_char;
     fn collimate_torch_version() -> *const c_char;
+    fn collimate_full_float32() -> c_int;
     fn collimate_fused_adamw(
         params: *const *const C_tensor,
         grads: *const *const C_tensor,
@@ -163,6 +164,16 @@ pub fn cpu_peak_bytes(reset: bool) -> u64 {
 pub fn cpu_release() {
     // SAFETY: touches free pages only, behind a lock.
     unsafe { collimate_cpu_release() }
+}
+
+/// Keeps float32 matrix products on CUDA at float32's own precision (no TF32), which is libtorch's default but not where
+/// the environment sets `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`, as NVIDIA's containers do. For the whole process.
+///
+/// # Errors
+/// [`Error::Shim`] where libtorch refuses.
+pub fn full_float32() -> Result<()> {
+    // SAFETY: no arguments.
+    check(unsafe { collimate_full_float32() })
 }
 
 /// The version of the libtorch whose headers this was compiled against.

@@ -1,5 +1,6 @@
 // What tch leaves out of libtorch and is a call away: the optimizer, norms, views, versions, memory figures.
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
@@ -95,6 +96,10 @@ int collimate_view(const void* data, const int64_t* sizes, size_t dims, int kind
 }
 
 const char* collimate_torch_version() { return TORCH_VERSION; }
+
+int collimate_full_float32() {
+  return guarded([] { at::globalContext().setFloat32MatmulPrecision("highest"); });
+}
 
 int collimate_cuda_peak_bytes(int device, int reset, int64_t* out) {
   return guarded([&] {

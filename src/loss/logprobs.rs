@@ -45,5 +45,14 @@ pub fn token_logprobs(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 
 /// Sums of `values` [M] by sequence: `sequence` [M] int64 in 0..S -> [S].
 pub fn sum_by_sequence(values: &Tensor, sequence: &Tensor, sequences: i64) -> Result<Tensor> {
-    Ok(Tensor::f_zeros([sequences], (values.kind(), values.device()))?.f_index_add(0, sequence, values)?)
+    let (kind, device) = (values.kind(), values.device());
+    if !device.is_cuda() {
+        // One value after the other: a sum does not depend on what else is in the batch, not even by rounding.
+        return Ok(Tensor::f_zeros([sequences], (kind, device))?.f_index_add(0, sequence, values)?);
+    }
+    // On CUDA `index_add` adds in whatever order its threads come, and a resumed run would not end the same. By a mask
+    // [S, M]; `where` and no product: minus infinity belongs to its own sequence alone.
+    let mine = Tensor::f_arange(sequences, (Kind::Int64, device))?.f_unsqueeze(1)?.f_eq_tensor(sequence)?;
+    let spread = values.f_where_self(&mine, &Tensor::f_zeros([], (kind, device))?)?;
+    Ok(spread.f_sum_dim_intlist([1_i64].as_slice(), false, kind)?)
 }

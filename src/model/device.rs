@@ -1,11 +1,14 @@
-//! `auto`, `cpu`, `cuda`, `cuda:N` -> a device, or the reason why not. Owns that; imports nothing of ours but `error`.
+//! `auto`, `cpu`, `cuda`, `cuda:N` -> a device, or the reason why not. Owns that; imports nothing of ours but `error` and
+//! `ffi`.
 use crate::error::{Error, Result};
+use crate::ffi;
 use tch::{Cuda, Device};
 
 /// Whether this binary was linked against libtorch_cuda.
 pub const CUDA_BUILD: bool = matches!(env!("COLLIMATE_CUDA_BUILD").as_bytes(), b"yes");
 
-/// The device that `asked` names; `auto` is the first CUDA device where there is one.
+/// The device that `asked` names; `auto` is the first CUDA device where there is one. On CUDA float32 stays float32:
+/// products are not rounded to TF32.
 ///
 /// # Errors
 /// A name that is no device; CUDA where the build, the driver or the device is missing.
@@ -27,6 +30,7 @@ pub fn resolve(asked: &str) -> Result<Device> {
     if index as i64 >= count {
         return Err(fail(format!("only {count} CUDA devices are visible"), "use a smaller number"));
     }
+    ffi::full_float32()?;
     Ok(Device::Cuda(index))
 }
 

@@ -165,13 +165,13 @@ impl Rope {
     /// # Errors
     /// [`crate::Error::Torch`] when memory is short.
     pub fn new(config: RopeConfig, device: Device) -> Result<Self> {
-        let plain = inverse_frequencies(config.theta, config.dims, device)?;
+        let plain = inverse_frequencies(config.theta, config.dims)?;
         let inverse_frequencies = match config.scaling {
             Scaling::None | Scaling::Dynamic { .. } => plain,
             Scaling::Linear { factor } => plain.f_div_scalar(factor)?,
             Scaling::Llama3 { factor, low, high, context } => stretched(&plain, factor, (low, high), context)?,
         };
-        Ok(Rope { config, inverse_frequencies })
+        Ok(Rope { config, inverse_frequencies: inverse_frequencies.f_to_device(device)? })
     }
 
     /// The angles' cosines and sines at each of the input's positions.
@@ -204,17 +204,19 @@ impl Rope {
         let of_length = |&length: &i64| -> Result<Tensor> {
             let growth = factor * (length as f64).max(context) / context - (factor - 1.0);
             let exponent = dims as f64 / (dims as f64 - 2.0);
-            inverse_frequencies(self.config.theta * growth.powf(exponent), dims, device)
+            inverse_frequencies(self.config.theta * growth.powf(exponent), dims)
         };
         let table = Tensor::f_stack(&lengths.iter().map(of_length).collect::<Result<Vec<_>>>()?, 0)?;
+        let table = table.f_to_device(device)?;
         let rows: Vec<i64> = spans.iter().map(|span| lengths.partition_point(|length| length < span) as i64).collect();
         Ok(table.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(device)?)?)
     }
 }
 
-/// `theta^(-2i/d)`, in float32 and in transformers' order: at position 8,000 a last-bit difference shows.
-fn inverse_frequencies(theta: f64, dims: i64, device: Device) -> Result<Tensor> {
-    let exponents = Tensor::f_arange_start_step(0, dims, 2, (Kind::Float, device))?.f_div_scalar(dims)?;
+/// `theta^(-2i/d)`, in float32 and in transformers' order: at position 8,000 a last-bit difference shows. On the CPU,
+/// whatever the model's device: a GPU's powers differ in the last bit.
+fn inverse_frequencies(theta: f64, dims: i64) -> Result<Tensor> {
+    let exponents = Tensor::f_arange_start_step(0, dims, 2, (Kind::Float, Device::Cpu))?.f_div_scalar(dims)?;
     Ok(Tensor::f_pow_scalar(theta, &exponents)?.f_reciprocal()?)
 }
 
