@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod config_files;
 mod conversations;
+mod cuda;
 mod data;
 
 mod experiment;
