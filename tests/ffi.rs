@@ -5,16 +5,20 @@ use collimate::ffi::{self, AdamW};
 use tch::nn::OptimizerConfig;
 use tch::{Device, Kind, Tensor, nn};
 
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+use crate::support::device;
+
+fn float() -> (Kind, Device) {
+    (Kind::Float, device())
+}
 
 fn values(shape: &[i64], phase: f64) -> Tensor {
     let count: i64 = shape.iter().product();
-    (Tensor::arange(count, FLOAT) * 0.37 + phase).sin().view(shape)
+    (Tensor::arange(count, float()) * 0.37 + phase).sin().view(shape)
 }
 
 #[test]
 fn fused_adamw_equals_tchs_adamw() {
-    let store = nn::VarStore::new(Device::Cpu);
+    let store = nn::VarStore::new(device());
     let shapes: [&[i64]; 2] = [&[5, 3], &[7]];
     let theirs: Vec<Tensor> =
         (0..2).map(|i| store.root().var_copy(&format!("p{i}"), &values(shapes[i], i as f64))).collect();
@@ -23,7 +27,7 @@ fn fused_adamw_equals_tchs_adamw() {
         nn::AdamW { beta1: 0.9, beta2: 0.99, wd: 0.1, eps: 1e-8, amsgrad: false }.build(&store, 1e-2).unwrap();
     let zeros = |t: &Tensor| t.zeros_like();
     let (first, second): (Vec<_>, Vec<_>) = ours.iter().map(|t| (zeros(t), zeros(t))).unzip();
-    let steps: Vec<Tensor> = ours.iter().map(|_| Tensor::zeros([], FLOAT)).collect();
+    let steps: Vec<Tensor> = ours.iter().map(|_| Tensor::zeros([], float())).collect();
     let numbers = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.99, weight_decay: 0.1, eps: 1e-8 };
     for step in 0..20 {
         let loss: Tensor = theirs.iter().map(|t| (t * values(&t.size(), step as f64)).square().sum(Kind::Float)).sum();
@@ -43,7 +47,7 @@ fn fused_adamw_equals_tchs_adamw() {
 #[test]
 fn adamw_refuses_what_would_go_wrong() {
     let (p, g) = (values(&[3], 0.0), values(&[3], 1.0));
-    let (m, v, s) = (p.zeros_like(), p.zeros_like(), Tensor::zeros([], FLOAT));
+    let (m, v, s) = (p.zeros_like(), p.zeros_like(), Tensor::zeros([], float()));
     let numbers = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.99, weight_decay: 0.0, eps: 1e-8 };
     let half = g.to_kind(Kind::BFloat16);
     let message = |error: Error| match error {
@@ -67,14 +71,14 @@ fn norms_and_scaling_run_over_all_tensors() {
     let all = Tensor::cat(&tensors.each_ref().map(|t| t.flatten(0, -1)), 0);
     let norm = ffi::global_norm(&list).unwrap();
     assert!(f64::try_from(&norm - all.norm()).unwrap().abs() < 1e-6);
-    ffi::scale(&list, &Tensor::from(0.5_f32)).unwrap();
+    ffi::scale(&list, &Tensor::from(0.5_f32).to_device(device())).unwrap();
     assert!(f64::try_from(ffi::global_norm(&list).unwrap() - norm * 0.5).unwrap().abs() < 1e-6);
     assert!(matches!(ffi::global_norm(&[]), Err(Error::Shim(_))));
 }
 
 #[test]
 fn cuda_memory_is_an_error_without_cuda() {
-    if !tch::Cuda::is_available() {
+    if !collimate::model::device::CUDA_BUILD {
         assert!(ffi::cuda_peak_bytes(0, false).is_err_and(|e| matches!(e, Error::Shim(_))));
     }
 }

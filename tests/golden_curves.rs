@@ -1,10 +1,9 @@
 //! Whole stages through the command line against TRL 1.16's trainers: every logged metric of 8 updates and the final
 //! weights (scripts/goldens/curves.py says what TRL's figures are means of).
 #![allow(clippy::unwrap_used)]
-use crate::support::{assert_close, assert_number, golden, json, list, number, tensors};
+use crate::support::{assert_close, assert_number, device_name, golden, json, list, number, program, tensors};
 use serde_json::Value;
 use std::path::Path;
-use std::process::Command;
 
 /// What TRL logs in DPO and we do not.
 const NOT_OURS: [&str; 4] = ["logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"];
@@ -47,9 +46,10 @@ impl Run {
         complete_model(self.model, &model);
         let schedule = settings["lr_scheduler_type"].as_str().unwrap();
         let config = format!(
-            "[model]\npath = {model:?}\n[data]\ntrain = {data:?}\nmax_length = 64\n[train]\noutput = {output:?}\n\
+            "[model]\npath = {model:?}\ndevice = \"{device}\"\n[data]\ntrain = {data:?}\nmax_length = 64\n[train]\noutput = {output:?}\n\
              steps = {steps}\nbatch_size = {batch}\nmicro_batch_size = {micro}\nlearning_rate = {rate}\n\
              schedule = {schedule:?}\nwarmup_steps = {warmup}\nweight_decay = {decay}\nshuffle = false\nlog_every = 1\n",
+            device = device_name(),
             data = golden("curves").join(self.data),
             output = directory.path().join("run"),
             steps = settings["max_steps"],
@@ -61,13 +61,8 @@ impl Run {
         );
         let path = directory.path().join("config.toml");
         std::fs::write(&path, config).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_collimate"))
-            .arg(self.stage)
-            .arg(&path)
-            .args(self.overrides)
-            .env("OMP_NUM_THREADS", "1")
-            .output()
-            .unwrap();
+        let output =
+            program().arg(self.stage).arg(&path).args(self.overrides).env("OMP_NUM_THREADS", "1").output().unwrap();
         assert!(output.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&output.stderr));
         directory
     }

@@ -1,6 +1,6 @@
 //! Every loss and its gradient, example by example, against TRL's own code and PyTorch (scripts/goldens/losses.py).
 #![allow(clippy::unwrap_used)]
-use crate::support::{assert_close, assert_number, ids, json, list, number, tensor, text};
+use crate::support::{assert_close, assert_number, device, ids, index, json, list, number, tensor, text};
 use collimate::loss::cross_entropy::cross_entropy;
 use collimate::loss::dpo::{DpoSettings, Variant};
 use collimate::loss::logprobs::Projection;
@@ -13,7 +13,7 @@ const TOLERANCE: f64 = 1e-5;
 /// Column `i` of a list of lists, as float32.
 fn column(rows: &[Value], i: usize) -> Tensor {
     let values: Vec<f32> = rows.iter().map(|row| row[i].as_f64().unwrap() as f32).collect();
-    Tensor::from_slice(&values)
+    Tensor::from_slice(&values).to_device(device())
 }
 
 /// Compares element by element: the examples of a case differ by orders of magnitude.
@@ -33,8 +33,8 @@ fn assert_each(what: &str, ours: &Tensor, reference: &Value) {
 fn cross_entropy_and_its_gradient() {
     let case = &json("losses.json")["cross_entropy"];
     let logits = tensor(&case["logits"]).set_requires_grad(true);
-    let targets = Tensor::from_slice(&ids(&case["targets"]));
-    let sequence = Tensor::from_slice(&ids(&case["sequence"]));
+    let targets = index(&ids(&case["targets"]));
+    let sequence = index(&ids(&case["sequence"]));
     let tokens = logprobs::token_logprobs(&logits, &targets).unwrap();
     assert_close("log-probs", &tokens, &tensor(&case["logprobs"]), TOLERANCE);
     let sums = logprobs::sum_by_sequence(&tokens, &sequence, case["sequences"].as_i64().unwrap()).unwrap();

@@ -1,7 +1,9 @@
 //! Tiny models against transformers: logits, log-probs, the gradient of every parameter, scores, greedy continuations
 //! (scripts/goldens/models.py and generation.py).
 #![allow(clippy::unwrap_used)]
-use crate::support::{assert_close, assert_number, assert_relative, golden, ids, json, list, number, tensors, text};
+use crate::support::{
+    assert_close, assert_number, assert_relative, device, golden, ids, index, json, list, number, tensors, text,
+};
 use collimate::data::{LmBatch, RowId, Sequence, lm_batch};
 use collimate::loss::logprobs;
 use collimate::model::{CausalLm, LoadOptions, ModelInput, RewardModel};
@@ -9,7 +11,7 @@ use collimate::rollout::{GenerateOptions, Sampling, generate};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Every directory with language-model cases.
 fn causal() -> Vec<String> {
@@ -40,7 +42,7 @@ fn every_family_has_cases() {
 const TOLERANCE: f64 = 1e-5;
 
 fn options(compute: Kind, trainable: bool) -> LoadOptions {
-    LoadOptions { device: Device::Cpu, compute, trainable, mapped: !trainable }
+    LoadOptions { device: device(), compute, trainable, mapped: !trainable }
 }
 
 fn load(name: &str, trainable: bool) -> (CausalLm, Value) {
@@ -62,22 +64,22 @@ fn batch(case: &Value) -> LmBatch {
 }
 
 fn input(batch: &LmBatch) -> ModelInput {
-    ModelInput::new(&batch.flat.tokens, &batch.flat.positions, &batch.flat.rows, Device::Cpu).unwrap()
+    ModelInput::new(&batch.flat.tokens, &batch.flat.positions, &batch.flat.rows, device()).unwrap()
 }
 
 /// Log-probs of all targets, in the batch's order.
 fn target_logprobs(model: &CausalLm, batch: &LmBatch) -> Tensor {
     let hidden = model.hidden_states(&input(batch), None).unwrap();
-    let picked = hidden.index_select(0, &Tensor::from_slice(&batch.targets.hidden));
+    let picked = hidden.index_select(0, &index(&batch.targets.hidden));
     let logits = model.logits(&picked).unwrap();
-    logprobs::token_logprobs(&logits, &Tensor::from_slice(&batch.targets.tokens)).unwrap()
+    logprobs::token_logprobs(&logits, &index(&batch.targets.tokens)).unwrap()
 }
 
-/// `prefix.0`, `prefix.1`, ... one after the other.
+/// `prefix.0`, `prefix.1`, ... one after the other, on the device of the tests.
 fn concatenated(name: &str, prefix: &str, rows: usize) -> Tensor {
     let tensors = tensors(&golden("models").join(name).join("cases.safetensors"));
     let parts: Vec<&Tensor> = (0..rows).map(|i| &tensors[&format!("{prefix}.{i}")]).collect();
-    Tensor::cat(&parts, 0)
+    Tensor::cat(&parts, 0).to_device(device())
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn logprobs_and_their_sums() {
         let rows = list(&case, "rows").len();
         let ours = target_logprobs(&model, &batch);
         assert_close(&format!("{name} log-probs"), &ours, &concatenated(name, "logprobs", rows), TOLERANCE);
-        let sequence = Tensor::from_slice(&batch.targets.sequence);
+        let sequence = index(&batch.targets.sequence);
         let sums = logprobs::sum_by_sequence(&ours, &sequence, rows as i64).unwrap();
         for (i, expected) in list(&case, "logprob_sums").iter().enumerate() {
             let what = format!("{name}, sum of row {i}");
@@ -144,7 +146,7 @@ fn scores_of_one_label_classifiers() {
         let batch = batch(&case);
         let hidden = model.hidden_states(&input(&batch), None).unwrap();
         let ends: Vec<i64> = batch.flat.rows.iter().map(|row| *row.last().unwrap()).collect();
-        let scores = model.scores(&hidden.index_select(0, &Tensor::from_slice(&ends))).unwrap();
+        let scores = model.scores(&hidden.index_select(0, &index(&ends))).unwrap();
         assert_eq!(model.bias(), 0.0);
         for (i, expected) in list(&case, "scores").iter().enumerate() {
             let what = format!("{name}, score of row {i}");

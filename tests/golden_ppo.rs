@@ -1,7 +1,7 @@
 //! PPO's arithmetic against NumPy, PyTorch autograd and TRL 1.9.2 (scripts/goldens/ppo.py), and two iterations of TRL's
 //! own trainer, recorded: log-probs, advantages, every minibatch's losses and gradient norms, final weights.
 #![allow(clippy::unwrap_used)]
-use crate::support::{assert_close, assert_number, golden, ids, json, list, number, tensor, tensors};
+use crate::support::{assert_close, assert_number, device, golden, ids, json, list, number, tensor, tensors};
 use collimate::config::{OptimConfig, PpoSection, ScheduleKind};
 use collimate::data::{RowId, Sequence, lm_batch};
 use collimate::loss::gae::{gae, whiten};
@@ -15,8 +15,10 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 const TOLERANCE: f64 = 2e-5;
-const OPTIONS: LoadOptions =
-    LoadOptions { device: tch::Device::Cpu, compute: Kind::Float, trainable: true, mapped: false };
+
+fn options() -> LoadOptions {
+    LoadOptions { device: device(), compute: Kind::Float, trainable: true, mapped: false }
+}
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
@@ -41,7 +43,7 @@ fn assert_ragged(what: &str, ours: &[Vec<f64>], reference: &Value, tolerance: f6
 /// All tokens of all episodes, as float32.
 fn flat(value: &Value) -> Tensor {
     let values: Vec<f32> = ragged(value).into_iter().flatten().map(|v| v as f32).collect();
-    Tensor::from_slice(&values)
+    Tensor::from_slice(&values).to_device(device())
 }
 
 fn mean(tensor: &Tensor) -> f64 {
@@ -197,12 +199,12 @@ struct Recorded {
 impl Recorded {
     fn new(recorded: &Value) -> Self {
         let of = |key| number(recorded, key);
-        let policy = CausalLm::from_pretrained(&golden("models/gpt2-tiny"), &OPTIONS).unwrap();
+        let policy = CausalLm::from_pretrained(&golden("models/gpt2-tiny"), &options()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(golden("models/gpt2-tiny/config.json"), dir.path().join("config.json")).unwrap();
         std::fs::copy(golden("curves/sft.safetensors"), dir.path().join("model.safetensors")).unwrap();
-        let reference = CausalLm::from_pretrained(dir.path(), &OPTIONS).unwrap();
-        let network = RewardModel::from_pretrained(&golden("models/gpt2-tiny-reward"), &OPTIONS).unwrap();
+        let reference = CausalLm::from_pretrained(dir.path(), &options()).unwrap();
+        let network = RewardModel::from_pretrained(&golden("models/gpt2-tiny-reward"), &options()).unwrap();
         let critic = Critic::Network(Box::new(network));
         let settings = PpoSection {
             temperature: of("temperature"),
@@ -320,7 +322,7 @@ fn two_iterations_of_trl_s_own_trainer() {
         compared += 1;
     }
     for (name, expected) in last["moved"]["policy"].as_object().unwrap() {
-        let moved = run.policy.params().get(name).unwrap().detach() - &start[name];
+        let moved = run.policy.params().get(name).unwrap().detach() - start[name].to_device(device());
         let norm = moved.square().sum(Kind::Double).sqrt().double_value(&[]);
         assert_number(&format!("{name} moved"), norm, expected.as_f64().unwrap(), TOLERANCE);
         compared += 1;

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 use collimate::Error;
 use collimate::model::{CausalLm, KvCache, LoadOptions, ModelInput, Pooling, RewardModel};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use crate::support::{device, index};
 use crate::tiny::{
     FROZEN, TRAINABLE, assert_gradients, config, difference, families, gpt2, gradients, ids, llama, logits, model,
 };
@@ -15,12 +16,12 @@ fn sequences() -> Vec<Vec<i64>> {
 }
 
 fn flat(sequences: &[Vec<i64>]) -> ModelInput {
-    ModelInput::from_sequences(sequences, Device::Cpu).unwrap()
+    ModelInput::from_sequences(sequences, device()).unwrap()
 }
 
 /// A loss that weighs every logit differently.
 fn weighted(logits: &Tensor) -> Tensor {
-    let weights = Tensor::arange(logits.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(logits);
+    let weights = Tensor::arange(logits.numel() as i64, (Kind::Float, logits.device())).sin().view_as(logits);
     (logits * weights).sum(Kind::Float)
 }
 
@@ -73,11 +74,11 @@ fn sharing_a_prompt_changes_nothing() {
         let tokens = [prompt.clone(), chosen.clone(), rejected.clone()].concat();
         let positions: Vec<i64> = (0..13).chain(6..9).collect();
         let rows = vec![(0..13).collect(), (0..6).chain(13..16).collect()];
-        let shared = ModelInput::new(&tokens, &positions, &rows, Device::Cpu).unwrap();
+        let shared = ModelInput::new(&tokens, &positions, &rows, device()).unwrap();
         let copies = flat(&[[prompt.clone(), chosen.clone()].concat(), [prompt.clone(), rejected.clone()].concat()]);
         // The loss looks at the completions, and at the prompt's last token for both.
-        let shared_rows = Tensor::from_slice(&(5..13).chain([5, 13, 14, 15]).collect::<Vec<i64>>());
-        let copied_rows = Tensor::from_slice(&(5..13).chain(18..22).collect::<Vec<i64>>());
+        let shared_rows = index(&(5..13).chain([5, 13, 14, 15]).collect::<Vec<i64>>());
+        let copied_rows = index(&(5..13).chain(18..22).collect::<Vec<i64>>());
         let a = logits(&model, &shared).index_select(0, &shared_rows);
         let b = logits(&model, &copies).index_select(0, &copied_rows);
         assert!(difference(&a, &b) < TOLERANCE);
@@ -175,7 +176,7 @@ fn initialisation_depends_on_seed_and_name_only() {
 /// bfloat16 products: near the float32 result, gradients in float32, and a frozen copy that computes the same.
 #[test]
 fn bfloat16_is_near_and_consistent() {
-    let options = LoadOptions { compute: Kind::BFloat16, ..TRAINABLE };
+    let options = LoadOptions { compute: Kind::BFloat16, ..*TRAINABLE };
     for shape in [gpt2(), llama()] {
         let (exact, rounded) = (model(shape.clone(), &TRAINABLE), model(shape, &options));
         let (a, b) = (logits(&exact, &flat(&sequences())), logits(&rounded, &flat(&sequences())));
@@ -222,7 +223,7 @@ fn scores_are_the_heads_product_and_start_at_the_stated_spread() {
 #[test]
 fn malformed_batches_are_refused() {
     let refused = |tokens: &[i64], positions: &[i64], rows: &[Vec<i64>]| {
-        matches!(ModelInput::new(tokens, positions, rows, Device::Cpu), Err(Error::Usage { .. }))
+        matches!(ModelInput::new(tokens, positions, rows, device()), Err(Error::Usage { .. }))
     };
     assert!(refused(&[], &[], &[]), "nothing");
     assert!(refused(&[1, 2], &[0, 1], &[vec![0]]), "a token in no row");
@@ -261,8 +262,7 @@ fn dynamic_scaling_depends_on_a_sequences_own_length() {
     // One prompt of 5 tokens, completions of 9 and 2: the short one turns as a row of 14 does.
     let tokens = [ids(5, 3), ids(9, 4), ids(2, 5)].concat();
     let positions: Vec<i64> = (0..14).chain(5..7).collect();
-    let shared =
-        ModelInput::new(&tokens, &positions, &[(0..14).collect(), (0..5).chain(14..16).collect()], Device::Cpu);
+    let shared = ModelInput::new(&tokens, &positions, &[(0..14).collect(), (0..5).chain(14..16).collect()], device());
     let got = logits(&dynamic, &shared.unwrap());
     let chosen = [ids(5, 3), ids(9, 4)].concat();
     assert!(difference(&got.narrow(0, 0, 14), &alone(&dynamic, &chosen)) < TOLERANCE);
@@ -277,7 +277,7 @@ fn rotary_positions_are_relative() {
     let (tokens, rows) = (ids(15, 1), vec![(0..15).collect()]);
     let at = |start: i64| {
         let positions: Vec<i64> = (start..start + 15).collect();
-        logits(&model, &ModelInput::new(&tokens, &positions, &rows, Device::Cpu).unwrap())
+        logits(&model, &ModelInput::new(&tokens, &positions, &rows, device()).unwrap())
     };
     assert!(difference(&at(0), &at(7)) < TOLERANCE);
 }

@@ -10,12 +10,13 @@ use collimate::tensors;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
+use crate::support::device;
 use crate::tiny::{FROZEN, TRAINABLE, config, difference, families, gpt2, ids, kin, llama, logits, model};
 
 const IDS: SaveOptions = SaveOptions { bos: Some(1), eos: Some(2), pad: Some(2), max_shard_bytes: u64::MAX };
 
 fn input() -> ModelInput {
-    ModelInput::from_sequences(&[ids(5, 1), ids(9, 2)], Device::Cpu).unwrap()
+    ModelInput::from_sequences(&[ids(5, 1), ids(9, 2)], device()).unwrap()
 }
 
 fn json_of(path: &Path) -> Value {
@@ -313,7 +314,7 @@ fn frozen_weights_are_mapped_and_outlive_their_file() {
 #[test]
 fn a_frozen_bfloat16_model_is_half_as_large() {
     let (dir, _) = saved();
-    let options = LoadOptions { compute: Kind::BFloat16, ..FROZEN };
+    let options = LoadOptions { compute: Kind::BFloat16, ..*FROZEN };
     let model = CausalLm::from_pretrained(dir.path(), &options).unwrap();
     let kind = |name: &str| model.params().get(name).unwrap().kind();
     assert_eq!(kind("transformer.h.0.attn.c_attn.weight"), Kind::BFloat16);

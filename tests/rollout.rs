@@ -4,8 +4,9 @@
 use collimate::model::{CausalLm, ModelInput};
 use collimate::rollout::generate::{GenerateOptions, generate};
 use collimate::rollout::sampling::{Sampling, probabilities, sample, uniform};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
+use crate::support::device;
 use crate::tiny::{FROZEN, gpt2, ids, llama, logits, model};
 
 const OPTIONS: GenerateOptions =
@@ -53,7 +54,7 @@ fn greedy_is_the_argmax_of_the_whole_forward() {
         for (prompt, completion) in prompts().into_iter().zip(run(&model, &options)) {
             let mut sequence = prompt;
             for token in completion {
-                let input = ModelInput::from_sequences(std::slice::from_ref(&sequence), Device::Cpu).unwrap();
+                let input = ModelInput::from_sequences(std::slice::from_ref(&sequence), device()).unwrap();
                 let last = logits(&model, &input).get(sequence.len() as i64 - 1);
                 assert_eq!(i64::try_from(last.argmax(-1, false)).unwrap(), token);
                 sequence.push(token);
@@ -143,7 +144,7 @@ fn exact(logits: &[f64], sampling: &Sampling) -> Vec<f64> {
 fn frequencies_match_the_exact_distribution() {
     const DRAWS: usize = 40_000;
     let row: Vec<f64> = (0..12).map(|i| 2.0 * (i as f64 * 1.3).sin()).collect();
-    let logits = Tensor::from_slice(&row).to_kind(tch::Kind::Float).unsqueeze(0);
+    let logits = Tensor::from_slice(&row).to_kind(tch::Kind::Float).unsqueeze(0).to_device(device());
     let many = logits.expand([DRAWS as i64, 12], false).contiguous();
     let uniforms: Vec<f64> = (0..DRAWS).map(|i| uniform(5, i as u64, (i % 7) as u64)).collect();
     let top = |top_k, top_p| Sampling { temperature: 1.0, top_k, top_p, greedy: false };
@@ -180,7 +181,7 @@ fn frequencies_match_the_exact_distribution() {
 #[test]
 fn the_inverse_transform_keeps_its_ends() {
     let minus = f32::NEG_INFINITY;
-    let logits = Tensor::from_slice(&[minus, 0.0, 1.0, minus, 0.5, minus, minus]).unsqueeze(0);
+    let logits = Tensor::from_slice(&[minus, 0.0, 1.0, minus, 0.5, minus, minus]).unsqueeze(0).to_device(device());
     assert_eq!(sample(&logits, &PLAIN, &[0.0]).unwrap(), [1]);
     assert_eq!(sample(&logits, &PLAIN, &[1.0 - f64::EPSILON / 2.0]).unwrap(), [4]);
     assert_eq!(sample(&logits, &PLAIN, &[1.0]).unwrap(), [4]);

@@ -1,7 +1,7 @@
 //! What each stage does of its own, seen from outside: rewards, margins, mu, references, precision.
 #![allow(clippy::unwrap_used)]
 use crate::support::sandbox::{Sandbox, completions, golden_rows, json_lines, metrics, row};
-use crate::support::{golden, tensors};
+use crate::support::{device, golden, tensors};
 use collimate::model::{ModelInput, RewardModel};
 use collimate::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -97,7 +97,7 @@ fn by_hand(dir: &Path, rows: &Rows, sum: bool) -> Vec<f64> {
         let mut ids = tokenizer.encode(&(text(row, "prompt") + &text(row, "completion"))).unwrap();
         ids.push(tokenizer.eos().unwrap());
         let shared = prompt.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-        let input = ModelInput::from_sequences(&[ids], tch::Device::Cpu).unwrap();
+        let input = ModelInput::from_sequences(&[ids], device()).unwrap();
         let values = model.scores(&model.hidden_states(&input, None).unwrap()).unwrap();
         let values: Vec<f64> = Vec::<f32>::try_from(values).unwrap().into_iter().map(f64::from).collect();
         let reward = if sum { values[shared..].iter().sum() } else { values[values.len() - 1] };

@@ -1,16 +1,21 @@
 //! Tiny random models of all families for the tests of models and rollouts.
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
+use std::sync::LazyLock;
 
 use collimate::model::{CausalLm, HfConfig, LoadOptions, ModelInput};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-pub const TRAINABLE: LoadOptions =
-    LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: true, mapped: false };
-pub const FROZEN: LoadOptions =
-    LoadOptions { device: Device::Cpu, compute: Kind::Float, trainable: false, mapped: true };
+use crate::support::device;
+
+pub static TRAINABLE: LazyLock<LoadOptions> = LazyLock::new(|| options(true));
+pub static FROZEN: LazyLock<LoadOptions> = LazyLock::new(|| options(false));
 pub const VOCAB: i64 = 41;
+
+fn options(trainable: bool) -> LoadOptions {
+    LoadOptions { device: device(), compute: Kind::Float, trainable, mapped: !trainable }
+}
 
 /// Shapes with nothing accidentally equal: 3 heads of 8, an inner width that is not 4 D.
 pub fn gpt2() -> Value {

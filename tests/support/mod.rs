@@ -1,11 +1,40 @@
-//! Reads the reference values under tests/golden/ and compares tensors with them. Independent of the crate under test.
+//! Reads the reference values under tests/golden/ and compares tensors with them, on the device that the tests run on.
+//! Independent of the crate under test but for the device's name.
 #![allow(clippy::unwrap_used)]
 pub mod sandbox;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
+use std::process::Command;
+use std::sync::LazyLock;
+use tch::{Device, Kind, Tensor};
+
+/// Names the device that models, losses, optimizers and whole runs are tested on.
+const DEVICE_VARIABLE: &str = "COLLIMATE_TEST_DEVICE";
+
+/// What [`DEVICE_VARIABLE`] says, else `cpu`: a value for `model.device` and `--device`.
+pub fn device_name() -> String {
+    std::env::var(DEVICE_VARIABLE).unwrap_or_else(|_| "cpu".to_owned())
+}
+
+/// The device that the tests run on. The reference values and the tolerances are the same on all.
+pub fn device() -> Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| {
+        let name = device_name();
+        collimate::model::device::resolve(&name).unwrap_or_else(|error| panic!("{DEVICE_VARIABLE}={name}: {error}"))
+    });
+    *DEVICE
+}
+
+/// The program under test. Where the tests run on the CPU it sees no GPU: its own default would take one.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_collimate"));
+    if device() == Device::Cpu {
+        command.env("CUDA_VISIBLE_DEVICES", "");
+    }
+    command
+}
 
 /// A file or directory of the reference values.
 pub fn golden(name: &str) -> PathBuf {
@@ -39,7 +68,13 @@ pub fn ids(value: &Value) -> Vec<i64> {
     value.as_array().unwrap().iter().map(|x| x.as_i64().unwrap()).collect()
 }
 
-/// Nested lists of numbers as a float32 tensor; the files hold doubles that equal float32 values.
+/// Ids or indices as a tensor on the device of the tests.
+pub fn index(values: &[i64]) -> Tensor {
+    Tensor::from_slice(values).to_device(device())
+}
+
+/// Nested lists of numbers as a float32 tensor on the device of the tests; the files hold doubles that equal float32
+/// values.
 pub fn tensor(value: &Value) -> Tensor {
     fn gather(value: &Value, depth: usize, shape: &mut Vec<i64>, flat: &mut Vec<f32>) {
         let Some(items) = value.as_array() else { return flat.push(value.as_f64().unwrap() as f32) };
@@ -51,10 +86,10 @@ pub fn tensor(value: &Value) -> Tensor {
     }
     let (mut shape, mut flat) = (Vec::new(), Vec::new());
     gather(value, 0, &mut shape, &mut flat);
-    Tensor::from_slice(&flat).reshape(&shape)
+    Tensor::from_slice(&flat).reshape(&shape).to_device(device())
 }
 
-/// The tensors of a safetensors file, as float32.
+/// The tensors of a safetensors file, as float32 on the CPU.
 pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -82,7 +117,7 @@ struct Distance {
 
 fn distance(what: &str, ours: &Tensor, reference: &Tensor) -> Distance {
     assert_eq!(ours.size(), reference.size(), "{what}: shape");
-    let (ours, reference) = (ours.detach().to_kind(Kind::Double), reference.detach().to_kind(Kind::Double));
+    let [ours, reference] = [ours, reference].map(|t| t.detach().to_device(Device::Cpu).to_kind(Kind::Double));
     if reference.numel() == 0 {
         return Distance { absolute: 0.0, at: 0, scale: 0.0 };
     }

@@ -1,7 +1,7 @@
 //! Runs the program in a directory of its own: configurations, rows, child processes, snapshots of what they leave.
 //!
 //! Children, not calls: libtorch's generator and the signal handlers belong to the process.
-use super::golden;
+use super::{device_name, golden, program};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -80,8 +80,9 @@ impl Sandbox {
             let data = if stage == "sft" { "sft.jsonl" } else { "pairs.jsonl" };
             let model = golden("models/gpt2-tiny");
             let mut text = format!(
-                "[model]\npath = {model:?}\ndevice = \"cpu\"\n\n[data]\ntrain = \"{data}\"\nmax_length = 64\n\n\
-                 [train]\noutput = \"run\"\nbatch_size = 4\nlearning_rate = 1e-3\nlog_every = 3\n"
+                "[model]\npath = {model:?}\ndevice = \"{device}\"\n\n[data]\ntrain = \"{data}\"\nmax_length = 64\n\n\
+                 [train]\noutput = \"run\"\nbatch_size = 4\nlearning_rate = 1e-3\nlog_every = 3\n",
+                device = device_name(),
             );
             if stage == "ppo" {
                 text += "\n[ppo]\nreward_model = \"rewarder\"\nmax_new_tokens = 12\n";
@@ -112,7 +113,7 @@ impl Sandbox {
 
     /// The program in this directory, on one thread, without the hub.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_collimate"));
+        let mut command = program();
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         for (name, value) in [("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1")] {
             command.env(name, value);
