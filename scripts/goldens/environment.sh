@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The Python environment that scripts/make-goldens and scripts/parity share: .venv, ignored by git; some GB, since
-# PyPI's torch brings CUDA along. To be sourced by bash at the repository's root, not run.
+# The Python environment that scripts/make-goldens, scripts/parity and scripts/bench share: .venv, ignored by git; some
+# GB, since PyPI's torch brings CUDA along. To be sourced by bash at the repository's root, not run.
 
 # Sets `python`: $2 where it is not empty, else .venv's with scripts/goldens/requirements.txt. $1: who asks.
 choose_python() {

@@ -110,6 +110,7 @@ struct Loop<'a, O: Objective> {
 impl<O: Objective> Loop<'_, O> {
     fn run(mut self, source: &mut dyn BatchSource<O::Batch>) -> Result<Outcome> {
         let config = self.context.config;
+        tracing::debug!("training begins");
         let mut eval = Vec::new();
         let mut since_log = Since::default();
         if self.state.evaluation_due {
