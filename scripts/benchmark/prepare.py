@@ -23,16 +23,21 @@ COPIED = {".json", ".txt", ".jinja", ".model"}
 
 def model_directory(model: str) -> Path:
     """A directory as it is; of a hub id the snapshot in the cache."""
-    if Path(model).is_dir():
-        return Path(model)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError) as error:
-        remedy = f"collimate fetch {model}"
-        raise SystemExit(f"{model} is neither a directory nor in the cache; get it with: {remedy}") from error
+    found = Path(model)
+    if not found.is_dir():
+        if model.startswith(("/", ".")) or model.count("/") > 1:
+            raise SystemExit(f"{model} is not a directory")
+        try:
+            found = Path(snapshot_download(model, local_files_only=True))
+        except LocalEntryNotFoundError as error:
+            remedy = f"collimate fetch {model}"
+            raise SystemExit(f"{model} is neither a directory nor in the cache; get it with: {remedy}") from error
+    if missing := [name for name in ("config.json", "tokenizer.json") if not (found / name).is_file()]:
+        raise SystemExit(f"{found} has no {missing[0]}; give a model directory in Hugging Face's layout")
+    return found
 
 
 def edit(file: Path, **changes) -> None:
