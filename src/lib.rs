@@ -9,6 +9,10 @@
 //! ```
 //!
 //! `config`, `ffi`, `hub` and `loss` import nothing of ours; `tests/architecture.rs` holds the rest of the rule.
+#[macro_use]
+mod part;
+
+pub mod bench;
 pub mod commands;
 pub mod config;
 pub mod data;

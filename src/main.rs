@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 2 a user's mistake, 1 a failure, 128 + n after signal n.
 use clap::{Args, Parser, Subcommand};
+use collimate::bench::{self, BenchArgs};
 use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, validate};
 use collimate::config::{DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig};
 use collimate::train::{progress, signals};
@@ -53,6 +54,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// A model or data set of the hub into the cache
     Fetch(fetch::FetchArgs),
+    /// Where the time and memory of a stage go, on synthetic rows
+    Bench(BenchArgs),
     /// Versions, devices, threads
     Info(info::InfoArgs),
 }
@@ -145,6 +148,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Evaluate(args) => evaluate::run(args)?,
         Command::Validate(args) => validate::run(args)?,
         Command::Fetch(args) => fetch::run(args)?,
+        Command::Bench(args) => bench::run(args)?,
         Command::Info(args) => info::run(args)?,
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("seed", &[]),
+    ("part", &[]),
     ("config", &[]),
     ("ffi", &[]),
     ("hub", &[]),
@@ -23,11 +24,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "experiment",
         &["config", "data", "ffi", "hub", "loss", "model", "rollout", "stages", "tensors", "tokenizer", "train"],
     ),
+    // Runs stages, as `experiment` does, where `commands` know none; takes the type of --dtype from these.
+    ("bench", &["commands", "config", "data", "hub", "model", "rollout", "stages", "tokenizer", "train"]),
     ("collect", &["config", "data", "hub", "loss", "model", "rollout", "tokenizer", "train"]),
     ("annotate", &["config", "data"]),
     ("rank", &["config", "data", "loss"]),
     // The command line: what it runs, and the progress bars and signals that it switches on.
-    ("main", &["config", "stages", "experiment", "commands", "collect", "annotate", "rank", "train"]),
+    ("main", &["config", "stages", "experiment", "bench", "commands", "collect", "annotate", "rank", "train"]),
     ("lib", &[]),
 ];
 

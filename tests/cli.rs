@@ -2,4 +2,5 @@
 mod bad_input;
 mod bad_models;
 mod bad_weights;
+mod bench;
 mod whole;

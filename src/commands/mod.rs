@@ -25,6 +25,16 @@ pub enum DtypeArg {
     Bfloat16,
 }
 
+impl DtypeArg {
+    /// libtorch's kind of it.
+    pub fn kind(self) -> Kind {
+        match self {
+            DtypeArg::Float32 => Kind::Float,
+            DtypeArg::Bfloat16 => Kind::BFloat16,
+        }
+    }
+}
+
 /// Where and how a model is opened.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
@@ -45,11 +55,8 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Options for a model that is not trained.
     pub fn load_options(&self) -> Result<LoadOptions> {
-        let compute = match self.dtype {
-            DtypeArg::Float32 => Kind::Float,
-            DtypeArg::Bfloat16 => Kind::BFloat16,
-        };
-        Ok(LoadOptions { device: device::resolve(&self.device)?, compute, trainable: false, mapped: true })
+        let (device, compute) = (device::resolve(&self.device)?, self.dtype.kind());
+        Ok(LoadOptions { device, compute, trainable: false, mapped: true })
     }
 
     /// Sequences a forward pass.

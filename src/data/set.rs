@@ -88,6 +88,13 @@ impl<E: Encode + Encoded> Data<E> {
     }
 }
 
+impl<E> From<Vec<E>> for Set<E> {
+    /// Rows that come from no file, each once an epoch.
+    fn from(rows: Vec<E>) -> Self {
+        Set { weights: vec![(rows.len(), 1.0)], rows: Rows::from(rows), sources: Vec::new() }
+    }
+}
+
 impl<E: Encoded> Set<E> {
     fn load(
         config: &DataConfig,

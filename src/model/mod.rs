@@ -67,6 +67,13 @@ pub struct LoadOptions {
     pub mapped: bool,
 }
 
+impl LoadOptions {
+    /// The same for a model that is not trained.
+    pub fn frozen(self) -> Self {
+        LoadOptions { trainable: false, ..self }
+    }
+}
+
 /// What both kinds of model share.
 pub struct Model {
     backbone: Box<dyn Backbone>,

@@ -15,49 +15,60 @@ use crate::seed;
 
 /// Named tensors, in the order in which the model takes them, named as transformers names them.
 #[derive(Debug, Default)]
-pub struct Params(IndexMap<String, Tensor>);
+pub struct Params {
+    tensors: IndexMap<String, Tensor>,
+    /// See [`Params::products`].
+    products: usize,
+}
 
 impl Params {
     /// Names and tensors in model order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
+        self.tensors.get(name)
     }
 
     /// Number of tensors.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.tensors.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tensors.is_empty()
     }
 
     /// Number of values in all tensors.
     pub fn numel(&self) -> usize {
-        self.0.values().map(Tensor::numel).sum()
+        self.tensors.values().map(Tensor::numel).sum()
+    }
+
+    /// Number of values in the matrices that hidden states are multiplied with, an untied head's included: not embeddings,
+    /// which are looked up, norms or biases.
+    pub fn products(&self) -> usize {
+        self.products
     }
 
     /// Switches gradients of all tensors on or off.
     pub fn set_requires_grad(&self, on: bool) {
-        for tensor in self.0.values() {
+        for tensor in self.tensors.values() {
             let _ = tensor.set_requires_grad(on);
         }
     }
 
     /// The same tensors, not copied.
     pub(super) fn shallow_clone(&self) -> Params {
-        Params(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+        let tensors = self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Params { tensors, products: self.products }
     }
 
     /// Adds a tensor; a second one of the same name would be a fault of the family's code.
     fn insert(&mut self, name: &str, tensor: Tensor) {
-        let before = self.0.insert(name.to_owned(), tensor);
+        let before = self.tensors.insert(name.to_owned(), tensor);
         assert!(before.is_none(), "two parameters named {name}");
     }
 }
@@ -144,7 +155,10 @@ impl Builder {
     /// # Errors
     /// As [`Builder::take`].
     pub fn take_matrix(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-        self.take_as(name, shape, init, if self.trainable { Kind::Float } else { self.compute })
+        let matrix = self.take_as(name, shape, init, if self.trainable { Kind::Float } else { self.compute })?;
+        // Biases are taken like this too.
+        self.params.products += if shape.len() == 2 { matrix.numel() } else { 0 };
+        Ok(matrix)
     }
 
     fn take_as(&mut self, name: &str, shape: &[i64], init: Init, kind: Kind) -> Result<Tensor> {

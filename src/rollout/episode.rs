@@ -98,7 +98,7 @@ impl Players<'_> {
             batch_size: options.batch_size,
         };
         let samples = sample(self.policy, self.tokenizer, prompts, 1, &generate, |_| check())?;
-        let scores = scorer.score_rows(&sample_rows(prompts, &samples), check)?;
+        let scores = part!("reward").in_scope(|| scorer.score_rows(&sample_rows(prompts, &samples), check))?;
         // Not `>`: a NaN must be seen.
         if let Some(at) = scores.iter().position(|score| !matches!(score.abs(), 0.0..=LARGEST_REWARD)) {
             let text = &samples[at].text;
@@ -109,7 +109,7 @@ impl Players<'_> {
         let mut episodes = Vec::with_capacity(samples.len());
         for (samples, scores) in samples.chunks(options.micro).zip(scores.chunks(options.micro)) {
             check()?;
-            episodes.extend(self.looked_at(prompts, samples, scores, options)?);
+            episodes.extend(part!("reference").in_scope(|| self.looked_at(prompts, samples, scores, options))?);
         }
         Ok(episodes)
     }

@@ -34,6 +34,7 @@ pub fn generate(
     options: &GenerateOptions,
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<i64>>> {
+    let _part = part!("generation").entered();
     let _guard = tch::no_grad_guard();
     check(model, prompts, options)?;
     let mut completions = vec![Vec::new(); prompts.len()];

@@ -43,7 +43,12 @@ impl RewardScorer {
         let model = RewardModel::from_pretrained(dir, options)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         tokenizer.check_vocab(model.dims().vocab, dir)?;
-        Ok(Self { dir: dir.to_path_buf(), model, tokenizer, batch_size, warned: Cell::new(false) })
+        Ok(Self::new(dir, model, tokenizer, batch_size))
+    }
+
+    /// A model and its tokenizer that are open already; `dir` is what messages name.
+    pub fn new(dir: &Path, model: RewardModel, tokenizer: Tokenizer, batch_size: usize) -> Self {
+        Self { dir: dir.to_path_buf(), model, tokenizer, batch_size, warned: Cell::new(false) }
     }
 
     /// Lets the reward model's chat template write this date from here on.

@@ -2,8 +2,8 @@
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
 use super::{Parts, Session, Stage, kind_of, pair_length, reference};
-use crate::config::{DpoConfig, DpoLoss};
-use crate::data::{Data, EncodeOptions, Pair, PairBatch, pair_batch};
+use crate::config::{DpoConfig, DpoLoss, DpoSection, TrainConfig};
+use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::Result;
 use crate::loss::dpo::{self, DpoSettings, Variant};
 use crate::loss::logprobs;
@@ -16,7 +16,7 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 /// Pairs with their reference log-probs.
-struct DpoBatch {
+pub(crate) struct DpoBatch {
     pairs: PairBatch,
     /// Summed log-probs under the reference, chosen then rejected, [2P].
     reference: Vec<f64>,
@@ -45,7 +45,7 @@ impl Batch for DpoBatch {
 }
 
 /// The DPO loss, summed over pairs.
-struct DpoObjective<'a> {
+pub(crate) struct DpoObjective<'a> {
     model: &'a CausalLm,
     settings: DpoSettings,
     /// Log-ratios are means over a completion's tokens (IPO as TRL has it).
@@ -91,6 +91,19 @@ impl Objective for DpoObjective<'_> {
     }
 }
 
+/// Pairs with their reference log-probs (`values`, by the pair's number) as micro-batches, in the order of training.
+pub(crate) fn source<'a>(
+    rows: &'a Set<Pair>,
+    values: &'a [(f64, f64)],
+    train: &TrainConfig,
+) -> RowSource<'a, Pair, DpoBatch> {
+    RowSource::new(rows, train, Box::new(|numbers, pairs| collate(values, numbers, pairs)))
+}
+
+fn collate(values: &[(f64, f64)], numbers: &[usize], pairs: &[&Pair]) -> DpoBatch {
+    DpoBatch::new(pairs, &numbers.iter().map(|&number| values[number]).collect::<Vec<_>>())
+}
+
 impl Stage for DpoConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
@@ -108,12 +121,8 @@ impl Stage for DpoConfig {
         let micro = self.train.micro();
         let values = reference.values(prepared, &model, &data, &run.path, micro)?;
         let (train_values, eval_values) = values.split_at(data.train.len());
-        let batch = |values: &[(f64, f64)], numbers: &[usize], pairs: &[&Pair]| {
-            DpoBatch::new(pairs, &numbers.iter().map(|&number| values[number]).collect::<Vec<_>>())
-        };
-        let collate = Box::new(|numbers: &[usize], pairs: &[&Pair]| batch(train_values, numbers, pairs));
-        let source = RowSource::new(&data.train, &self.train, collate);
-        let eval = in_order(&data.eval, micro, |numbers, pairs| batch(eval_values, numbers, pairs))?;
+        let source = source(&data.train, train_values, &self.train);
+        let eval = in_order(&data.eval, micro, |numbers, pairs| collate(eval_values, numbers, pairs))?;
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,
@@ -121,24 +130,25 @@ impl Stage for DpoConfig {
             card: card::text(self, "AutoModelForCausalLM", "A language model after direct preference optimization"),
             facts,
         };
-        let objective = DpoObjective {
-            model: &model,
-            settings: self.settings(),
-            length_normalised: self.dpo.loss == DpoLoss::Ipo && self.dpo.ipo_length_normalised,
-        };
+        let objective = self.dpo.objective(&model);
         let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
         parts.train(&self.train, &run, resume_from.as_deref(), started)
     }
 }
 
-impl DpoConfig {
-    fn settings(&self) -> DpoSettings {
-        let variant = match self.dpo.loss {
+impl DpoSection {
+    /// The loss that the section asks for.
+    pub(crate) fn objective<'a>(&self, model: &'a CausalLm) -> DpoObjective<'a> {
+        let variant = match self.loss {
             DpoLoss::Sigmoid => Variant::Sigmoid,
             DpoLoss::Hinge => Variant::Hinge,
             DpoLoss::Ipo => Variant::Ipo,
             DpoLoss::Robust => Variant::Robust,
         };
-        DpoSettings { variant, beta: self.dpo.beta, label_smoothing: self.dpo.label_smoothing }
+        DpoObjective {
+            model,
+            settings: DpoSettings { variant, beta: self.beta, label_smoothing: self.label_smoothing },
+            length_normalised: self.loss == DpoLoss::Ipo && self.ipo_length_normalised,
+        }
     }
 }

@@ -54,7 +54,7 @@ impl Reference {
         hash.update(model_fingerprint);
         hash.update(format!("{:?}", session.options.compute));
         hash.update(data.fingerprint()?);
-        let options = LoadOptions { trainable: false, ..session.options };
+        let options = session.options.frozen();
         let is_start = model.reference.is_none();
         let (model_fingerprint, fingerprint) = (hex(&model_fingerprint), hex(&hash.finalize()));
         Ok(Self { name, dir, is_start, model_fingerprint, fingerprint, options })
@@ -141,8 +141,8 @@ impl Reference {
     }
 }
 
-/// log ref(chosen | prompt) and log ref(rejected | prompt) of every pair, nats.
-fn compute(model: &CausalLm, data: &Data<Pair>, micro: usize) -> Result<Vec<(f64, f64)>> {
+/// log ref(chosen | prompt) and log ref(rejected | prompt) of every pair, nats; training pairs first.
+pub(crate) fn compute(model: &CausalLm, data: &Data<Pair>, micro: usize) -> Result<Vec<(f64, f64)>> {
     let _guard = tch::no_grad_guard();
     let count = data.train.len() + data.eval.len();
     let mut progress = Progress::new("reference", count as u64, 0);
@@ -150,6 +150,7 @@ fn compute(model: &CausalLm, data: &Data<Pair>, micro: usize) -> Result<Vec<(f64
     for set in [&data.train, &data.eval] {
         for numbers in (0..set.len()).collect::<Vec<_>>().chunks(micro) {
             signals::check(0)?;
+            let _part = part!("reference").entered();
             let pairs = set.take(numbers)?;
             let batch = pair_batch(&pairs.iter().map(AsRef::as_ref).collect::<Vec<_>>());
             let logps = Vec::<f32>::try_from(sequence_logprobs(model, &batch.flat, &batch.targets)?)?;

@@ -2,7 +2,7 @@
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
 use super::{Parts, Session, Stage, kind_of, pair_length};
-use crate::config::{PoolingKind, RewardConfig};
+use crate::config::{PoolingKind, RewardConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::{Error, Result};
 use crate::loss::bradley_terry;
@@ -32,9 +32,11 @@ impl Batch for PairBatch {
 }
 
 /// The Bradley-Terry loss, summed over pairs.
-struct RewardObjective<'a> {
-    model: &'a RewardModel,
-    centering: f64,
+pub(crate) struct RewardObjective<'a> {
+    /// The model that is trained.
+    pub model: &'a RewardModel,
+    /// `reward.centering`.
+    pub centering: f64,
 }
 
 impl Objective for RewardObjective<'_> {
@@ -61,6 +63,11 @@ impl Objective for RewardObjective<'_> {
     }
 }
 
+/// Pairs as micro-batches, in the order of training.
+pub(crate) fn source<'a>(rows: &'a Set<Pair>, train: &TrainConfig) -> RowSource<'a, Pair, PairBatch> {
+    RowSource::new(rows, train, Box::new(|_, rows: &[&Pair]| pair_batch(rows)))
+}
+
 impl Stage for RewardConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
@@ -73,7 +80,7 @@ impl Stage for RewardConfig {
         data.check_lengths(model.most_tokens(), pair_length)?;
 
         let micro = self.train.micro();
-        let source = RowSource::new(&data.train, &self.train, Box::new(|_, rows: &[&Pair]| pair_batch(rows)));
+        let source = source(&data.train, &self.train);
         let eval = in_order(&data.eval, micro, |_, rows| pair_batch(rows))?;
         let ids = session.save_options(&self.train);
         let save = |dir: &Path, kind: Kind, checkpoint: bool| {

@@ -2,8 +2,8 @@
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order};
 use super::{Parts, Session, Stage, kind_of};
-use crate::config::SftConfig;
-use crate::data::{Data, EncodeOptions, LmBatch, Sequence, lm_batch};
+use crate::config::{SftConfig, TrainConfig};
+use crate::data::{Data, EncodeOptions, LmBatch, Sequence, Set, lm_batch};
 use crate::error::Result;
 use crate::loss::cross_entropy::{CrossEntropy, cross_entropy};
 use crate::model::{CausalLm, HfConfig};
@@ -13,7 +13,7 @@ use serde_json::json;
 use std::time::Instant;
 
 /// A micro-batch of sequences and the dropout it is trained with.
-struct SftBatch {
+pub(crate) struct SftBatch {
     rows: LmBatch,
     dropout: f64,
 }
@@ -33,8 +33,9 @@ impl Batch for SftBatch {
 }
 
 /// Cross-entropy over target tokens.
-struct SftObjective<'a> {
-    model: &'a CausalLm,
+pub(crate) struct SftObjective<'a> {
+    /// The model that is trained.
+    pub model: &'a CausalLm,
 }
 
 impl Objective for SftObjective<'_> {
@@ -50,6 +51,19 @@ impl Objective for SftObjective<'_> {
     }
 }
 
+/// Sequences as micro-batches that are trained with `dropout`, in the order of training.
+pub(crate) fn source<'a>(
+    rows: &'a Set<Sequence>,
+    train: &TrainConfig,
+    dropout: f64,
+) -> RowSource<'a, Sequence, SftBatch> {
+    RowSource::new(rows, train, Box::new(move |_, rows| collate(rows, dropout)))
+}
+
+fn collate(rows: &[&Sequence], dropout: f64) -> SftBatch {
+    SftBatch { rows: lm_batch(rows), dropout }
+}
+
 impl Stage for SftConfig {
     fn run(&self, session: Session) -> Result<Outcome> {
         let tokenizer = &session.tokenizer;
@@ -59,8 +73,7 @@ impl Stage for SftConfig {
         data.check_lengths(model.most_tokens(), |row| row.tokens.len())?;
 
         let dropout = self.model.dropout;
-        let collate = |rows: &[&Sequence], dropout: f64| SftBatch { rows: lm_batch(rows), dropout };
-        let source = RowSource::new(&data.train, &self.train, Box::new(move |_, rows| collate(rows, dropout)));
+        let source = source(&data.train, &self.train, dropout);
         let eval = in_order(&data.eval, self.train.micro(), |_, rows| collate(rows, 0.0))?;
         let ids = session.save_options(&self.train);
         let artifact = ModelArtifact {

@@ -159,11 +159,12 @@ impl<O: Objective> Loop<'_, O> {
 
     /// One step: updates until the source is at a boundary. Tokens seen, or `None` when the source is exhausted.
     fn step(&mut self, source: &mut dyn BatchSource<O::Batch>, since: &mut Since) -> Result<Option<u64>> {
+        let _part = part!("step").entered();
         let begun = Instant::now();
         let (mut tokens, mut update) = (0, 0u64);
         let mut figures = StepFigures::default();
         loop {
-            let Some(batches) = source.next_step()? else { return Ok(None) };
+            let Some(batches) = part!("data").in_scope(|| source.next_step())? else { return Ok(None) };
             tokens += batches.iter().map(Batch::tokens).sum::<u64>();
             let loss = self.update(&batches, update, &mut figures)?;
             since.message = format!("loss {loss:.4}");
@@ -191,14 +192,14 @@ impl<O: Objective> Loop<'_, O> {
         let step = self.state.step;
         let targets: f64 = batches.iter().map(Batch::targets).sum();
         let mut total: Option<Tensor> = None;
-        self.optimizer.zero_grad()?;
+        part!("optimizer").in_scope(|| self.optimizer.zero_grad())?;
         for (micro, batch) in batches.iter().enumerate() {
             signals::check_overdue(step)?;
             // Dropout is the only draw inside a forward pass; its seed depends on nothing that resume would change.
             tch::manual_seed(seed::derive(config.seed, "dropout", &[step, update, micro as u64]) as i64);
-            let output = self.context.objective.loss(batch)?;
+            let output = part!("forward").in_scope(|| self.context.objective.loss(batch))?;
             let share = output.sum.f_div_scalar(targets)?;
-            share.f_backward()?;
+            part!("backward").in_scope(|| share.f_backward())?;
             let share = share.detach();
             total = Some(match total {
                 None => share,
@@ -209,10 +210,10 @@ impl<O: Objective> Loop<'_, O> {
         let loss_tensor = total.expect("an update has at least one micro-batch");
         let loss = f64::try_from(&loss_tensor)?;
         self.check_finite("loss", loss, batches)?;
-        let norm = self.optimizer.clip()?;
+        let norm = part!("optimizer").in_scope(|| self.optimizer.clip())?;
         self.check_finite("gradient norm", f64::try_from(&norm)?, batches)?;
         let rate = schedule::learning_rate(&config.optim(), step, self.state.total_steps);
-        self.optimizer.step(rate)?;
+        part!("optimizer").in_scope(|| self.optimizer.step(rate))?;
         let mut values = vec![("loss", loss_tensor), ("grad_norm", norm)];
         values.push(("learning_rate", Tensor::from(rate)));
         self.state.window.push(values);

@@ -148,7 +148,7 @@ fn evaluates(sandbox: &Sandbox) {
 fn help_has_an_example_for_every_command() {
     let sandbox = Sandbox::new();
     let overview = sandbox.run(&["--help"]).ok().stdout;
-    for command in ["sft", "reward", "dpo", "ppo", "generate", "score", "evaluate", "validate", "fetch"] {
+    for command in ["sft", "reward", "dpo", "ppo", "generate", "score", "evaluate", "validate", "fetch", "bench"] {
         assert!(overview.contains(&format!("\n  {command} ")), "{command}: {overview}");
         let help = sandbox.run(&[command, "--help"]).ok().stdout;
         assert!(help.contains(&format!("collimate {command} ")), "{command} has no example: {help}");

@@ -1,7 +1,7 @@
 //! Proximal policy optimization with a per-token KL penalty: a rollout source over the one loop.
 mod evaluator;
 pub mod objective;
-mod source;
+pub(crate) mod source;
 
 use super::card::{self, ModelArtifact};
 use super::{Session, Stage, kind_of};
@@ -10,7 +10,7 @@ use crate::data::{Data, EncodeOptions, Prompt};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::fingerprint::fingerprint;
-use crate::model::{CausalLm, Critic, HfConfig, LoadOptions, Model, Pooling, RewardModel};
+use crate::model::{CausalLm, Critic, HfConfig, Model, Pooling, RewardModel};
 use crate::rollout::Scorer;
 use crate::rollout::command::CommandScorer;
 use crate::rollout::episode::Players;
@@ -137,7 +137,7 @@ impl PpoConfig {
         if self.model.reference.is_none() && session.resume_from.is_none() {
             return Ok((policy.duplicate_frozen()?, fact));
         }
-        let reference = CausalLm::from_pretrained(&dir, &LoadOptions { trainable: false, ..session.options })?;
+        let reference = CausalLm::from_pretrained(&dir, &session.options.frozen())?;
         session.tokenizer.check_vocab(reference.dims().vocab, &dir)?;
         self.same_tokenizer(session, &dir, "model.reference")?;
         Ok((reference, fact))
@@ -199,7 +199,7 @@ impl PpoSection {
             return Ok(Box::new(scorer));
         }
         let path = self.reward_model.as_deref().unwrap_or_default();
-        let frozen = LoadOptions { trainable: false, ..session.options };
+        let frozen = session.options.frozen();
         let mut scorer = RewardScorer::open(&hub::resolve_model(path)?, &frozen, batch_size)?;
         scorer.set_moment(session.moment);
         for prompt in data.train.take(&[0])? {
