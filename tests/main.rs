@@ -21,6 +21,7 @@ mod golden_ppo;
 mod golden_sampling;
 mod golden_tokenizer;
 mod hub;
+mod kernels;
 mod model;
 mod model_files;
 mod optimum;

@@ -201,11 +201,11 @@ fn a_bandit_s_optimum_is_the_reference_tilted_by_its_rewards() {
     }
 }
 
-/// The mean of a figure over the last iterations.
-fn late(sandbox: &Sandbox, run: &str, name: &str) -> f64 {
+/// The mean of a figure over the last `window` iterations.
+fn late(sandbox: &Sandbox, run: &str, name: &str, window: usize) -> f64 {
     let lines = json_lines(&sandbox.path(run).join("metrics.jsonl"));
     let values: Vec<f64> = lines.iter().filter_map(|line| line.get(name).and_then(Value::as_f64)).collect();
-    let last = &values[values.len() - 15..];
+    let last = &values[values.len() - window..];
     last.iter().sum::<f64>() / last.len() as f64
 }
 
@@ -224,7 +224,8 @@ fn the_adaptive_coefficient_brings_the_kl_to_its_target() {
             "train.schedule=constant",
         ];
         ppo(&sandbox, run, &table(), -1.0, &overrides);
-        let kl = late(&sandbox, run, "objective/kl");
+        // Over the second half: at this learning rate a policy leaves its course for a few iterations now and then.
+        let kl = late(&sandbox, run, "objective/kl", 60);
         assert!((kl / target - 1.0).abs() < 0.2, "{run}: KL {kl}, the target is {target}");
     }
 }
@@ -248,7 +249,7 @@ fn without_a_kl_coefficient_the_kl_grows_and_the_proxy_is_hacked() {
     for (run, coefficient) in [("held", "ppo.kl_coef=1.0"), ("free", "ppo.kl_coef=0")] {
         ppo(&sandbox, run, &proxy, 0.0, &[coefficient, "train.steps=100", "train.learning_rate=0.01"]);
     }
-    let of = |name: &str| (late(&sandbox, "held", name), late(&sandbox, "free", name));
+    let of = |name: &str| (late(&sandbox, "held", name, 15), late(&sandbox, "free", name, 15));
     let ((held_kl, free_kl), (held, free)) = (of("objective/kl"), of("objective/scores"));
     let (held_gold, free_gold) = (gold("held"), gold("free"));
     let figures = format!(

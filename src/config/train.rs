@@ -16,6 +16,9 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Rows a forward pass; default `batch_size`. Changes memory, not results.
     pub micro_batch_size: Option<usize>,
+    /// Most tokens of a forward and backward pass, each counted as often as it is computed (a pair's prompt once); a row
+    /// with more goes alone. Changes memory, not results.
+    pub micro_batch_tokens: Option<usize>,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// `linear`, `cosine` or `constant` after warm-up.
@@ -62,6 +65,7 @@ impl Default for TrainConfig {
             epochs: 1.0,
             batch_size: 8,
             micro_batch_size: None,
+            micro_batch_tokens: None,
             learning_rate: 5e-5,
             schedule: ScheduleKind::default(),
             warmup_steps: 0,
@@ -112,6 +116,7 @@ impl TrainConfig {
         problems.require(self.epochs.is_finite() && self.epochs > 0.0, "train.epochs", positive);
         problems.require(self.batch_size > 0, "train.batch_size", positive);
         problems.require(self.micro_batch_size != Some(0), "train.micro_batch_size", positive);
+        problems.require(self.micro_batch_tokens != Some(0), "train.micro_batch_tokens", positive);
         problems.require(
             self.micro() <= self.batch_size,
             "train.micro_batch_size",

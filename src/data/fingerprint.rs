@@ -12,6 +12,8 @@ pub trait Encoded: Clone {
     fn feed(&self, hash: &mut Sha256);
     /// Where the row stands.
     fn id(&self) -> &RowId;
+    /// Tokens that a pass computes for it: a pair's prompt once.
+    fn tokens(&self) -> usize;
     /// Appends everything but the id.
     fn write(&self, out: &mut Vec<u8>);
     /// What [`Encoded::write`] wrote; none where the bytes are not that.
@@ -30,6 +32,10 @@ impl Encoded for Sequence {
 
     fn id(&self) -> &RowId {
         &self.id
+    }
+
+    fn tokens(&self) -> usize {
+        self.tokens.len()
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -63,6 +69,10 @@ impl Encoded for Pair {
         &self.id
     }
 
+    fn tokens(&self) -> usize {
+        self.prompt.len() + self.chosen.len() + self.rejected.len()
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         for ids in [&self.prompt, &self.chosen, &self.rejected] {
             put_ids(out, ids);
@@ -93,6 +103,10 @@ impl Encoded for Prompt {
 
     fn id(&self) -> &RowId {
         &self.id
+    }
+
+    fn tokens(&self) -> usize {
+        self.tokens.len()
     }
 
     fn write(&self, out: &mut Vec<u8>) {

@@ -12,6 +12,7 @@ pub mod encode;
 pub mod fingerprint;
 pub mod loader;
 mod messages;
+pub mod micro;
 pub mod read;
 pub mod rows;
 pub mod set;
@@ -26,6 +27,7 @@ pub use encode::{
 };
 pub use fingerprint::fingerprint;
 pub use loader::{Loader, LoaderState};
+pub use micro::Micro;
 pub use read::{for_each_chunk, read_rows};
 pub use rows::{Content, DataReport, Located, Message, Row, RowId, Unit};
 pub use set::{Data, Set};

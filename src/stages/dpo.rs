@@ -1,6 +1,6 @@
 //! Direct preference optimization: reference log-probs once, then the loss on pairs.
 use super::card::{self, ModelArtifact};
-use super::source::{RowSource, in_order};
+use super::source::{RowSource, in_order, micro};
 use super::{Parts, Session, Stage, kind_of, pair_length, reference};
 use crate::config::{DpoConfig, DpoLoss, DpoSection, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
@@ -118,11 +118,10 @@ impl Stage for DpoConfig {
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
         let prepared = reference.prepare(&session, resume_from.is_none(), &data)?;
         let run = session.run.claim(&session.table)?;
-        let micro = self.train.micro();
-        let values = reference.values(prepared, &model, &data, &run.path, micro)?;
+        let values = reference.values(prepared, &model, &data, &run.path, self.train.micro())?;
         let (train_values, eval_values) = values.split_at(data.train.len());
         let source = source(&data.train, train_values, &self.train);
-        let eval = in_order(&data.eval, micro, |numbers, pairs| collate(eval_values, numbers, pairs))?;
+        let eval = in_order(&data.eval, micro(&self.train), |numbers, pairs| collate(eval_values, numbers, pairs))?;
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,

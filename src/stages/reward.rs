@@ -1,6 +1,6 @@
 //! Reward modelling: Bradley-Terry on preference pairs.
 use super::card::{self, ModelArtifact};
-use super::source::{RowSource, in_order};
+use super::source::{RowSource, in_order, micro};
 use super::{Parts, Session, Stage, kind_of, pair_length};
 use crate::config::{PoolingKind, RewardConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
@@ -79,15 +79,14 @@ impl Stage for RewardConfig {
         let model = self.open_model(&session)?;
         data.check_lengths(model.most_tokens(), pair_length)?;
 
-        let micro = self.train.micro();
         let source = source(&data.train, &self.train);
-        let eval = in_order(&data.eval, micro, |_, rows| pair_batch(rows))?;
+        let eval = in_order(&data.eval, micro(&self.train), |_, rows| pair_batch(rows))?;
         let ids = session.save_options(&self.train);
         let save = |dir: &Path, kind: Kind, checkpoint: bool| {
             if checkpoint || !self.reward.normalize {
                 return model.save_pretrained(dir, kind, &ids);
             }
-            let (gain, bias) = normalisation(&model, &data.train, micro)?;
+            let (gain, bias) = normalisation(&model, &data.train, self.train.micro())?;
             model.save_normalised(dir, kind, &ids, gain, bias)
         };
         let artifact = ModelArtifact {

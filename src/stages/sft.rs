@@ -1,6 +1,6 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
 use super::card::{self, ModelArtifact};
-use super::source::{RowSource, in_order};
+use super::source::{RowSource, in_order, micro};
 use super::{Parts, Session, Stage, kind_of};
 use crate::config::{SftConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, LmBatch, Sequence, Set, lm_batch};
@@ -74,7 +74,7 @@ impl Stage for SftConfig {
 
         let dropout = self.model.dropout;
         let source = source(&data.train, &self.train, dropout);
-        let eval = in_order(&data.eval, self.train.micro(), |_, rows| collate(rows, 0.0))?;
+        let eval = in_order(&data.eval, micro(&self.train), |_, rows| collate(rows, 0.0))?;
         let ids = session.save_options(&self.train);
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),

@@ -1,7 +1,7 @@
 //! Rows in a seeded order as a source of batches; what SFT, reward and DPO train on. Wiring between `data` and `train`.
 use crate::config::TrainConfig;
 use crate::data::fingerprint::Encoded;
-use crate::data::{Loader, LoaderState, Set};
+use crate::data::{Loader, LoaderState, Micro, Set};
 use crate::error::{Error, Result};
 use crate::train::{BatchSource, SourceState};
 
@@ -12,14 +12,14 @@ pub type Collate<'a, E, B> = Box<dyn Fn(&[usize], &[&E]) -> B + 'a>;
 pub struct RowSource<'a, E, B> {
     rows: &'a Set<E>,
     loader: Loader,
-    micro: usize,
+    micro: Micro,
     collate: Collate<'a, E, B>,
 }
 
 impl<'a, E: Encoded, B> RowSource<'a, E, B> {
     /// A source over `rows`, of which there is at least one.
     pub fn new(rows: &'a Set<E>, config: &TrainConfig, collate: Collate<'a, E, B>) -> Self {
-        Self { rows, loader: rows.loader(config), micro: config.micro(), collate }
+        Self { rows, loader: rows.loader(config), micro: micro(config), collate }
     }
 
     /// Steps that the configuration asks for: `train.steps`, else `train.epochs` passes.
@@ -29,25 +29,33 @@ impl<'a, E: Encoded, B> RowSource<'a, E, B> {
     }
 }
 
+/// How the configuration splits an update.
+pub fn micro(config: &TrainConfig) -> Micro {
+    Micro { rows: config.micro(), tokens: config.micro_batch_tokens }
+}
+
 /// The rows of these numbers as micro-batches.
 fn batches<E: Encoded, B>(
     rows: &Set<E>,
     numbers: &[usize],
-    micro: usize,
+    micro: Micro,
     collate: impl Fn(&[usize], &[&E]) -> B,
 ) -> Result<Vec<B>> {
-    let batch = |numbers: &[usize]| {
+    let mut batches = Vec::new();
+    for numbers in numbers.chunks(micro.rows) {
         let taken = rows.take(numbers)?;
-        Ok(collate(numbers, &taken.iter().map(AsRef::as_ref).collect::<Vec<_>>()))
-    };
-    numbers.chunks(micro).map(batch).collect()
+        let taken: Vec<&E> = taken.iter().map(AsRef::as_ref).collect();
+        let lengths: Vec<usize> = taken.iter().map(|row| row.tokens()).collect();
+        batches.extend(micro.split(&lengths).into_iter().map(|part| collate(&numbers[part.clone()], &taken[part])));
+    }
+    Ok(batches)
 }
 
 /// All rows in file order as micro-batches, for evaluation.
 ///
 /// # Errors
 /// Rows on disk that cannot be read back.
-pub fn in_order<E: Encoded, B>(rows: &Set<E>, micro: usize, collate: impl Fn(&[usize], &[&E]) -> B) -> Result<Vec<B>> {
+pub fn in_order<E: Encoded, B>(rows: &Set<E>, micro: Micro, collate: impl Fn(&[usize], &[&E]) -> B) -> Result<Vec<B>> {
     batches(rows, &(0..rows.len()).collect::<Vec<_>>(), micro, collate)
 }
 

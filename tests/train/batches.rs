@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use crate::support::sandbox::{Sandbox, json_lines};
 use crate::support::{assert_close, golden, tensors};
+use collimate::data::Micro;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -29,9 +30,10 @@ fn micro_batches_equal_one_batch(stage: &str, more: &[&str]) {
     common.extend(more);
     let whole = weights(&sandbox, stage, "whole", &common);
     assert!(largest_change(&whole, &tensors(&start_of(stage, &sandbox))) > 1e-4, "nothing was learnt");
-    for micro in ["3", "1"] {
-        let size = format!("train.micro_batch_size={micro}");
-        let run = format!("micro-{micro}");
+    // By rows, and by tokens: rows of the sandbox have 5 to 40.
+    for (key, micro) in [("size", "3"), ("size", "1"), ("tokens", "50"), ("tokens", "1")] {
+        let size = format!("train.micro_batch_{key}={micro}");
+        let run = format!("micro-{key}-{micro}");
         let split = weights(&sandbox, stage, &run, &[common.as_slice(), &[size.as_str()]].concat());
         for (name, tensor) in &split {
             let worst = (tensor - &whole[name]).abs().max().double_value(&[]);
@@ -180,4 +182,13 @@ fn an_epoch_is_all_rows_and_steps_win_over_epochs() {
     assert_eq!(last("one", &[]), (3, 1.0));
     assert_eq!(last("half", &["train.epochs=0.5"]), (2, 0.8));
     assert_eq!(last("steps", &["train.epochs=9", "train.steps=4"]), (4, 1.4));
+}
+
+#[test]
+fn micro_batches_keep_the_order_and_both_limits() {
+    let split = |rows: usize, tokens: Option<usize>, lengths: &[usize]| Micro { rows, tokens }.split(lengths);
+    assert_eq!(split(3, None, &[9; 7]), [0..3, 3..6, 6..7]);
+    assert_eq!(split(8, Some(10), &[4, 6, 1, 9, 11, 2, 20]), [0..2, 2..4, 4..5, 5..6, 6..7]);
+    assert_eq!(split(2, Some(10), &[1, 1, 1, 9]), [0..2, 2..4]);
+    assert!(split(2, Some(1), &[]).is_empty());
 }

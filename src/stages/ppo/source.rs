@@ -10,6 +10,7 @@ use crate::loss::ppo::{adapted_coef, kl_rewards};
 use crate::rollout::Scorer;
 use crate::rollout::episode::{Episode, Players, RolloutOptions};
 use crate::seed;
+use crate::stages::source::micro;
 use crate::train::{BatchSource, SampleRecord, SourceState, StepReport, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,11 +120,10 @@ impl<'a> RolloutSource<'a> {
                 let minibatch = &order[bound(part)..bound(part + 1)];
                 let update = updates.len() as u64;
                 let new_in = (epoch == 0).then_some(self.iteration);
-                let micro = minibatch.chunks(self.train.micro()).map(|part| {
-                    let part: Vec<&Lesson> = part.iter().map(|&at| &lessons[at]).collect();
-                    batch(&part, new_in, update)
-                });
-                updates.push_back(micro.collect());
+                let taken: Vec<&Lesson> = minibatch.iter().map(|&at| &lessons[at]).collect();
+                let lengths: Vec<usize> = taken.iter().map(|lesson| lesson.episode.sequence.tokens.len()).collect();
+                let parts = micro(self.train).split(&lengths).into_iter();
+                updates.push_back(parts.map(|part| batch(&taken[part], new_in, update)).collect());
             }
         }
         updates
