@@ -21,14 +21,22 @@ fn compile_shim(root: &Path) {
         .warnings(false)
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
-        // libtorch's parallel loops are templates over OpenMP; they run on its threads.
-        .flag("-fopenmp")
         // Vectorised loops also where the crate is built for debugging.
         .opt_level(3);
+    // libtorch's parallel loops are templates over OpenMP and run on its threads, GCC's. clang's are others: there the shim's
+    // own loops run on one thread.
+    let gcc = !build.get_compiler().is_like_clang();
+    if gcc {
+        build.flag("-fopenmp");
+    }
     for name in ["attention", "embedding", "head", "memory", "rows", "shim"] {
         build.file(format!("src/ffi/{name}.cpp"));
     }
     build.compile("collimate_shim");
+    if gcc {
+        // The OpenMP that libtorch brings along: the rpath finds it under this name.
+        println!("cargo:rustc-link-lib=gomp");
+    }
 }
 
 fn link(lib: &Path) {
@@ -43,6 +51,4 @@ fn link(lib: &Path) {
         println!("cargo:rustc-link-arg=-ltorch_cuda");
     }
     println!("cargo:rustc-link-arg=-Wl,--as-needed");
-    // The OpenMP that libtorch brings along: the rpath finds it under this name.
-    println!("cargo:rustc-link-lib=gomp");
 }
