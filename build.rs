@@ -25,10 +25,26 @@ fn compile_shim(root: &Path) {
         .flag("-fopenmp")
         // Vectorised loops also where the crate is built for debugging.
         .opt_level(3);
-    for name in ["attention", "embedding", "head", "memory", "rows", "shim"] {
+    for name in ["attention", "decode", "embedding", "head", "memory", "rows", "shim"] {
         build.file(format!("src/ffi/{name}.cpp"));
     }
-    build.compile("collimate_shim");
+    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+        build.define("COLLIMATE_KERNELS", None).compile("collimate_shim");
+        // After the shim, which calls them: the linker looks for a name in what comes later.
+        compile_kernels("avx512", "16", &["-mavx512f", "-mfma"]);
+        compile_kernels("avx2", "8", &["-mavx2", "-mfma"]);
+    } else {
+        build.compile("collimate_shim");
+    }
+}
+
+/// The decoding loops for one instruction set; the processor's is chosen when the program runs.
+fn compile_kernels(variant: &str, lanes: &str, flags: &[&str]) {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++20").warnings(false).opt_level(3).flag("-ffp-contract=fast");
+    build.define("VARIANT", variant).define("LANES", lanes);
+    flags.iter().for_each(|flag| _ = build.flag(flag));
+    build.file("src/ffi/kernels.cpp").compile(&format!("collimate_kernels_{variant}"));
 }
 
 fn link(lib: &Path) {

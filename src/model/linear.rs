@@ -3,6 +3,7 @@ use tch::{Kind, Tensor};
 
 use super::params::{Builder, Init};
 use crate::error::Result;
+use crate::ffi;
 
 /// How the weight is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,12 @@ impl Linear {
 
     /// `x [M, in]` to `[M, out]`, in the compute kind. Gradients reach the float32 masters through the casts.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.compute == Kind::Float {
+            let in_out = self.layout == Layout::InOut;
+            if let Some(y) = ffi::small_product(x, &self.weight, self.bias.as_ref(), in_out)? {
+                return Ok(y);
+            }
+        }
         let x = cast(x, self.compute)?;
         let weight = cast(&self.weight, self.compute)?;
         let bias = self.bias.as_ref().map(|bias| cast(bias, self.compute)).transpose()?;
