@@ -46,9 +46,10 @@ pub fn draw_by_tensors(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> R
     let drawn = uniforms.f_mul(&total)?.f_searchsorted(&cumulative, false, true, "right", None::<&Tensor>)?;
     // Rounding may carry the product up to the total: then the last token that has any probability is meant.
     let last = total.f_contiguous()?.f_searchsorted(&cumulative, false, false, "left", None::<&Tensor>)?;
-    let drawn = drawn.f_minimum(&last)?;
+    // A place after the last one is what NaN gets.
+    let drawn = drawn.f_minimum(&last)?.f_clamp_max(logprobs.size2()?.1 - 1)?;
     let logprobs: Vec<f32> = Vec::try_from(logprobs.f_gather(-1, &drawn, false)?.f_squeeze_dim(1)?)?;
-    if logprobs.iter().any(|p| p.is_nan()) {
+    if !logprobs.iter().all(|p| p.is_finite()) {
         return Err(Error::Shim("draw: the logits of a row are no numbers".into()));
     }
     let tokens = Vec::try_from(drawn.f_squeeze_dim(1)?)?;

@@ -116,10 +116,12 @@ impl Players<'_> {
     }
 
     /// log pi and values of a few samples, [M] over their tokens. In float32 they come from the pass that sampled, whose
-    /// rounding is that of any other pass; in bfloat16, where two passes of different make-up differ by a percent, from one
-    /// like the update's. A critic with a backbone of its own reads whole sequences.
+    /// rounding is that of any other pass; in bfloat16, where two passes of different make-up differ by a percent, and where
+    /// positions depend on a sequence's length, from one like the update's. A critic with a backbone of its own reads
+    /// whole sequences.
     fn seen(&self, samples: &[Sample], batch: &LmBatch, temperature: f64) -> Result<(Vec<f64>, Vec<f64>)> {
-        if self.policy.compute() != Kind::Float {
+        let longest = batch.flat.rows.iter().map(Vec::len).max().unwrap_or(0);
+        if self.policy.compute() != Kind::Float || !self.policy.is_steady(longest) {
             let judged = judge(self.policy, self.critic, batch, temperature)?;
             return Ok((host(&judged.tokens.logprobs)?, host(&judged.values)?));
         }

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::sampling::{Sampling, choose, uniform};
 use crate::error::{Error, Result};
-use crate::model::{CausalLm, KvCache, ModelInput};
+use crate::model::{CausalLm, Decoding, KvCache, ModelInput};
 
 /// What [`generate`] does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,7 +71,7 @@ pub fn complete(
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Completion>> {
     let _part = part!("generation").entered();
-    let _guard = tch::no_grad_guard();
+    let (_no_grad, _decoding) = (tch::no_grad_guard(), Decoding::begin());
     check(model, prompts, options)?;
     let mut completions = vec![Completion::default(); prompts.len()];
     if options.max_new_tokens == 0 {
