@@ -29,14 +29,32 @@ fn compile_shim(root: &Path) {
     if gcc {
         build.flag("-fopenmp");
     }
-    for name in ["attention", "embedding", "head", "memory", "rows", "shim"] {
+    for name in ["attention", "decode", "embedding", "head", "memory", "rows", "shim"] {
         build.file(format!("src/ffi/{name}.cpp"));
     }
+    let kernels = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    if kernels {
+        build.define("COLLIMATE_KERNELS", None);
+    }
     build.compile("collimate_shim");
+    if kernels {
+        // After the shim, which calls them: the linker looks for a name in what comes later.
+        compile_kernels("avx512", "16", &["-mavx512f", "-mfma"]);
+        compile_kernels("avx2", "8", &["-mavx2", "-mfma"]);
+    }
     if gcc {
         // The OpenMP that libtorch brings along: the rpath finds it under this name.
         println!("cargo:rustc-link-lib=gomp");
     }
+}
+
+/// The decoding loops for one instruction set; the processor's is chosen when the program runs.
+fn compile_kernels(variant: &str, lanes: &str, flags: &[&str]) {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++20").warnings(false).opt_level(3).flag("-ffp-contract=fast");
+    build.define("VARIANT", variant).define("LANES", lanes);
+    flags.iter().for_each(|flag| _ = build.flag(flag));
+    build.file("src/ffi/kernels.cpp").compile(&format!("collimate_kernels_{variant}"));
 }
 
 fn link(lib: &Path) {

@@ -7,6 +7,7 @@ mod config_files;
 mod conversations;
 mod cuda;
 mod data;
+mod decoding;
 
 mod experiment;
 mod ffi;

@@ -3,6 +3,7 @@
 //!
 //! C++ exceptions never cross the boundary: they come back as [`Error::Shim`]. `memory.cpp` holds the CPU's tensors.
 mod attention;
+mod decode;
 mod head;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -16,6 +17,7 @@ use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 pub use attention::{Group, Heads, RowPlan, Segment, attention};
+pub use decode::{attend, decodes, draw, small_product};
 pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};
 
 use crate::error::{Error, Result};

@@ -4,6 +4,7 @@
 pub mod bradley_terry;
 pub mod cross_entropy;
 pub mod dpo;
+pub mod draw;
 pub mod gae;
 pub mod kl;
 pub mod logprobs;

@@ -87,8 +87,12 @@ impl Attention {
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
         match (&input.layout, cache) {
-            (Layout::Step { row, at, width, mask, .. }, Some(cache)) => {
-                let (k, v) = cache.append(self.layer, (row, at, *width), &k.f_squeeze_dim(1)?, &v.f_squeeze_dim(1)?)?;
+            (Layout::Step { slot, at, width, mask, .. }, Some(cache)) => {
+                let (k, v) = (k.f_squeeze_dim(1)?, v.f_squeeze_dim(1)?);
+                if cache.in_place() {
+                    return cache.attend(self.layer, (slot, at), [&q.f_squeeze_dim(1)?, &k, &v], self.geometry());
+                }
+                let (k, v) = cache.append(self.layer, (slot, at, *width), &k, &v)?;
                 let near = self.near_places(at, *width, mask.as_ref())?;
                 self.decode(q, &k, &v, near.as_ref().or(mask.as_ref()))
             }

@@ -5,15 +5,21 @@ use tch::{Device, Kind, Tensor};
 use super::backbone::Dims;
 use super::input::{Layout, ModelInput};
 use crate::error::{Error, Result};
+use crate::ffi::{self, Heads};
 
-/// For each layer keys and values `[R, capacity, kv_heads, head_dim]`, preallocated; rows have lengths of their own.
+/// For each layer keys and values `[S, capacity, kv_heads, head_dim]`, preallocated: a sequence's tokens lie side by side.
+/// Rows have lengths and places of their own.
 #[derive(Debug)]
 pub struct KvCache {
     keys: Vec<Tensor>,
     values: Vec<Tensor>,
     lengths: Vec<i64>,
+    /// Where in the storage a row lies.
+    slots: Vec<i64>,
     capacity: i64,
     device: Device,
+    /// Whether attention reads rows where they lie; else they lie in order.
+    in_place: bool,
 }
 
 impl KvCache {
@@ -23,11 +29,31 @@ impl KvCache {
     /// [`Error::Torch`] when memory is short.
     pub fn new(dims: Dims, rows: i64, capacity: i64, kind: Kind, device: Device) -> Result<Self> {
         let shape = [rows, capacity, dims.kv_heads, dims.head_dim];
-        // Zeros: a masked place still enters a product, and 0 * NaN from fresh memory would be NaN.
-        let room = || -> Result<Vec<Tensor>> {
-            (0..dims.layers).map(|_| Ok(Tensor::f_zeros(shape, (kind, device))?)).collect()
+        let in_place = ffi::decodes(&Tensor::f_empty([0], (kind, device))?);
+        // Zeros where places are masked: they still enter a product, and 0 * NaN from fresh memory would be NaN.
+        let make =
+            || if in_place { Tensor::f_empty(shape, (kind, device)) } else { Tensor::f_zeros(shape, (kind, device)) };
+        let room = || -> Result<Vec<Tensor>> { (0..dims.layers).map(|_| Ok(make()?)).collect() };
+        let (lengths, slots) = (vec![0; rows as usize], (0..rows).collect());
+        Ok(KvCache { keys: room()?, values: room()?, lengths, slots, capacity, device, in_place })
+    }
+
+    /// Rows `from..from + count` of a new cache as one of their own in the same storage, to be filled apart from the others;
+    /// [`KvCache::take_lengths`] then says that they are.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] for rows that are not there.
+    pub fn part(&self, from: usize, count: usize) -> Result<Self> {
+        let cut = |all: &[Tensor]| -> Result<Vec<Tensor>> {
+            all.iter().map(|tensor| Ok(tensor.f_narrow(0, from as i64, count as i64)?)).collect()
         };
-        Ok(KvCache { keys: room()?, values: room()?, lengths: vec![0; rows as usize], capacity, device })
+        let (lengths, slots) = (self.lengths[from..from + count].to_vec(), (0..count as i64).collect());
+        Ok(KvCache { keys: cut(&self.keys)?, values: cut(&self.values)?, lengths, slots, ..*self })
+    }
+
+    /// Takes over the lengths of a [`KvCache::part`] from row `from` on.
+    pub fn take_lengths(&mut self, from: usize, part: &KvCache) {
+        self.lengths[from..from + part.lengths.len()].copy_from_slice(&part.lengths);
     }
 
     /// Tokens stored, a row.
@@ -45,17 +71,34 @@ impl KvCache {
         self.device
     }
 
-    /// Keeps only the rows named, in that order: finished sequences leave.
+    /// Whether attention reads rows where they lie, so that those that leave cost nothing.
+    pub fn in_place(&self) -> bool {
+        self.in_place
+    }
+
+    /// Where in the storage each row lies.
+    pub(super) fn slots(&self) -> &[i64] {
+        &self.slots
+    }
+
+    /// Keeps only the rows named, in that order: finished sequences leave. A row that is named several times is copied.
     ///
     /// # Errors
     /// [`Error::Torch`] for a row that is not there.
     pub fn keep(&mut self, rows: &[usize]) -> Result<()> {
-        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let index = Tensor::f_from_slice(&index)?.f_to_device(self.device)?;
+        let slots: Vec<i64> = rows.iter().map(|&row| self.slots[row]).collect();
+        self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
+        let mut sorted = slots.clone();
+        sorted.sort_unstable();
+        if self.in_place && sorted.windows(2).all(|pair| pair[0] != pair[1]) {
+            self.slots = slots;
+            return Ok(());
+        }
+        let index = Tensor::f_from_slice(&slots)?.f_to_device(self.device)?;
         for tensor in self.keys.iter_mut().chain(self.values.iter_mut()) {
             *tensor = tensor.f_index_select(0, &index)?;
         }
-        self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
+        self.slots = (0..rows.len() as i64).collect();
         Ok(())
     }
 
@@ -79,6 +122,18 @@ impl KvCache {
         self.keys[layer].f_narrow(1, 0, width)?.f_copy_(keys)?;
         self.values[layer].f_narrow(1, 0, width)?.f_copy_(values)?;
         Ok(())
+    }
+
+    /// Stores keys and values `[R, kv_heads, head_dim]` of one more token a row at `at [R]` of `slot [R]`, and attends to
+    /// that row with its query `[R, heads, head_dim]`. Gives `[R, heads * head_dim]`. Only where rows are read in place.
+    pub(super) fn attend(
+        &mut self,
+        layer: usize,
+        (slot, at): (&Tensor, &Tensor),
+        qkv: [&Tensor; 3],
+        heads: Heads,
+    ) -> Result<Tensor> {
+        ffi::attend(qkv, [&self.keys[layer], &self.values[layer]], (slot, at), heads)
     }
 
     /// Stores one more token a row, `[R, kv_heads, head_dim]`, at `at [R]` of `row [R]`; gives back the first `width`

@@ -44,14 +44,29 @@ impl Critic {
     /// [`Error::Torch`] when memory is short.
     pub fn values(&self, policy_hidden: &Tensor, input: &ModelInput, rows: &Tensor) -> Result<Tensor> {
         match self {
-            Critic::Head { weight, bias } => {
-                Ok(ScoreHead::new(weight.shallow_clone()).scores(policy_hidden)?.f_add(bias)?)
-            }
-            Critic::Network(model) => {
-                let hidden = model.hidden_states(input, None)?;
-                let at = Tensor::f_embedding(&hidden, rows, -1, false, false)?;
-                Ok(model.scores(&at)?.f_add_scalar(model.bias())?)
-            }
+            Critic::Head { weight, bias } => head_values((weight, bias), policy_hidden),
+            Critic::Network(model) => Self::network_values(model, input, rows),
+        }
+    }
+
+    /// What [`Critic::values`] is for a network.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn network_values(model: &RewardModel, input: &ModelInput, rows: &Tensor) -> Result<Tensor> {
+        let hidden = model.hidden_states(input, None)?;
+        let at = Tensor::f_embedding(&hidden, rows, -1, false, false)?;
+        Ok(model.scores(&at)?.f_add_scalar(model.bias())?)
+    }
+
+    /// Values `[M]` float32 of states by the policy's hidden states `[M, D]`, where those are all that the critic looks at.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn values_of_hidden(&self, policy_hidden: &Tensor) -> Result<Option<Tensor>> {
+        match self {
+            Critic::Head { weight, bias } => Ok(Some(head_values((weight, bias), policy_hidden)?)),
+            Critic::Network(_) => Ok(None),
         }
     }
 
@@ -106,4 +121,8 @@ impl Critic {
             Critic::Network(model) => model.device(),
         }
     }
+}
+
+fn head_values((weight, bias): (&Tensor, &Tensor), hidden: &Tensor) -> Result<Tensor> {
+    Ok(ScoreHead::new(weight.shallow_clone()).scores(hidden)?.f_add(bias)?)
 }

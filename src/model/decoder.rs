@@ -144,6 +144,7 @@ impl Family for DecoderFamily {
             tied: self.config.tie_word_embeddings,
             initializer_range: self.config.initializer_range,
             most_tokens: None,
+            steady_tokens: self.config.rope.steady(),
             dims: self.config.dims(),
         }
     }

@@ -60,6 +60,8 @@ pub struct Facts {
     pub initializer_range: f64,
     /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
     pub most_tokens: Option<i64>,
+    /// Tokens up to which a sequence that grows leaves earlier tokens' keys as they are; none: any number.
+    pub steady_tokens: Option<i64>,
     /// Sizes.
     pub dims: Dims,
 }

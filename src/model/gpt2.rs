@@ -101,6 +101,7 @@ impl Family for Config {
             tied: self.tie_word_embeddings,
             initializer_range: self.initializer_range,
             most_tokens: Some(self.n_positions),
+            steady_tokens: None,
             dims: self.dims(),
         }
     }

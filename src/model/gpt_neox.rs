@@ -105,6 +105,7 @@ impl Family for Config {
             tied: self.tie_word_embeddings,
             initializer_range: self.initializer_range,
             most_tokens: None,
+            steady_tokens: self.rope.steady(),
             dims: self.dims(),
         }
     }

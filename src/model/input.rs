@@ -35,9 +35,9 @@ pub(super) enum Layout {
     Dense { rows: i64, width: i64 },
     /// `grid [R * W]` holds flat indices, `inverse [N]` the place in the grid where a token's output is taken from.
     Grid { rows: i64, width: i64, grid: Tensor, inverse: Tensor },
-    /// One new token a row, written at `at [R]` of row `row [R]` of a cache of which the first `width` places are read
-    /// where `mask [R, 1, 1, W]` is true (none: everywhere).
-    Step { rows: i64, width: i64, row: Tensor, at: Tensor, mask: Option<Tensor> },
+    /// One new token a row, written at `at [R]` of row `slot [R]` of a cache. Where it is not read in place, its first
+    /// `width` places are read where `mask [R, 1, 1, W]` is true (none: everywhere).
+    Step { rows: i64, width: i64, slot: Tensor, at: Tensor, mask: Option<Tensor> },
 }
 
 impl ModelInput {
@@ -114,17 +114,17 @@ impl ModelInput {
         }
         let device = cache.device();
         let (rows, at) = (tokens.len() as i64, ids(lengths, device)?);
-        let mask = if lengths.iter().all(|&length| length + 1 == width) {
+        let mask = if cache.in_place() || lengths.iter().all(|&length| length + 1 == width) {
             None
         } else {
             let places = Tensor::f_arange(width, (Kind::Int64, device))?;
             Some(places.f_less_equal_tensor(&at.f_unsqueeze(1)?)?.f_view([rows, 1, 1, width])?)
         };
-        let row = Tensor::f_arange(rows, (Kind::Int64, device))?;
+        let slot = ids(cache.slots(), device)?;
         Ok(ModelInput {
             tokens: ids(tokens, device)?,
             positions: at.shallow_clone(),
-            layout: Layout::Step { rows, width, row, at, mask },
+            layout: Layout::Step { rows, width, slot, at, mask },
             plan: None,
             lengths: lengths.iter().map(|length| length + 1).collect(),
             spans: lengths.iter().map(|length| length + 1).collect(),

@@ -1,8 +1,36 @@
 //! One matrix product with an optional bias, in float32 or bfloat16. Owns nothing else; families never mention dtypes.
+use std::cell::Cell;
+use std::marker::PhantomData;
+
 use tch::{Kind, Tensor};
 
 use super::params::{Builder, Init};
 use crate::error::Result;
+use crate::ffi;
+
+thread_local! {
+    static DECODING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread's products of few rows take loops made for them: without a copy of the weight, and a row's
+/// result is its own whatever the batch. They round unlike libtorch's, which all else keeps to, so that a model with and one
+/// without gradient agree to the bit.
+// Not Send: it ends on the thread that it began on.
+pub struct Decoding(PhantomData<*const ()>);
+
+impl Decoding {
+    /// Begins.
+    pub fn begin() -> Self {
+        DECODING.set(DECODING.get() + 1);
+        Decoding(PhantomData)
+    }
+}
+
+impl Drop for Decoding {
+    fn drop(&mut self) {
+        DECODING.set(DECODING.get() - 1);
+    }
+}
 
 /// How the weight is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +83,12 @@ impl Linear {
 
     /// `x [M, in]` to `[M, out]`, in the compute kind. Gradients reach the float32 masters through the casts.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.compute == Kind::Float && DECODING.get() > 0 {
+            let in_out = self.layout == Layout::InOut;
+            if let Some(y) = ffi::small_product(x, &self.weight, self.bias.as_ref(), in_out)? {
+                return Ok(y);
+            }
+        }
         let x = cast(x, self.compute)?;
         let weight = cast(&self.weight, self.compute)?;
         let bias = self.bias.as_ref().map(|bias| cast(bias, self.compute)).transpose()?;

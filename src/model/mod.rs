@@ -43,6 +43,7 @@ pub use critic::Critic;
 pub use family::{Facts, Family, Spec};
 pub use hf_config::HfConfig;
 pub use input::ModelInput;
+pub use linear::Decoding;
 pub use params::{Init, Params};
 pub use reward::{Pooling, RewardModel};
 pub use save::SaveOptions;
@@ -85,11 +86,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Hidden states `[N, D]` in float32.
+    /// Hidden states `[N, D]` in float32; with a cache without gradient.
     ///
     /// # Errors
     /// [`Error::Usage`] for a token id outside the vocabulary or a position outside the context.
     pub fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let _guard = cache.is_some().then(tch::no_grad_guard);
         let dims = self.backbone.dims();
         if input.largest_token >= dims.vocab {
             let message =
@@ -113,6 +115,12 @@ impl Model {
     /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
     pub fn most_tokens(&self) -> Option<i64> {
         self.config.family.facts().most_tokens
+    }
+
+    /// Whether tokens that run one by one with a cache see what they see in a forward over all `tokens` of their sequence:
+    /// dynamic scaling would turn the keys in the cache anew.
+    pub fn is_steady(&self, tokens: usize) -> bool {
+        self.config.family.facts().steady_tokens.is_none_or(|most| tokens as i64 <= most)
     }
 
     /// The named tensors.

@@ -107,6 +107,7 @@ impl Family for Config {
             tied: self.tie_word_embeddings,
             initializer_range: self.init_std,
             most_tokens: Some(self.max_position_embeddings),
+            steady_tokens: None,
             dims: self.dims(),
         }
     }

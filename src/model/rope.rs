@@ -75,6 +75,14 @@ impl RopeConfig {
         }
     }
 
+    /// Tokens up to which a token's angle does not depend on its sequence's length; none: any number.
+    pub fn steady(&self) -> Option<i64> {
+        match self.scaling {
+            Scaling::Dynamic { context, .. } => Some(context as i64),
+            _ => None,
+        }
+    }
+
     /// Whether all of a head turns.
     pub fn is_whole(&self, head_dim: i64) -> bool {
         self.dims == head_dim

@@ -1,6 +1,6 @@
 //! What a policy's own samples are worth and how far they lie from the reference: reward, exact KL, log-ratio KL.
 use super::forward::{exact_kl, projection, target_hidden};
-use super::generate::{GenerateOptions, generate};
+use super::generate::{Completion, GenerateOptions, StateValues, complete};
 use super::scorer::RewardScorer;
 use crate::data::{
     Content, DataReport, EncodeOptions, Located, OnBadRow, Prompt, Row, RowId, Sequence, Wanted, encode_prompts,
@@ -71,6 +71,10 @@ pub struct Sample {
     pub tokens: Vec<i64>,
     /// The completion as text, special tokens left out.
     pub text: String,
+    /// log of the probability that each token was drawn with, nats.
+    pub logprobs: Vec<f64>,
+    /// Values of the states that the tokens were chosen in, where there are any.
+    pub values: Vec<f64>,
 }
 
 /// `samples` completions of every prompt, ordered by prompt, then by sample.
@@ -82,13 +86,25 @@ pub fn sample(
     options: &GenerateOptions,
     progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Sample>> {
+    sample_valued((model, &|_| Ok(None)), tokenizer, prompts, samples, options, progress)
+}
+
+/// [`sample`] with the values of states, from the pass that samples.
+pub fn sample_valued(
+    (model, values): (&CausalLm, StateValues<'_>),
+    tokenizer: &Tokenizer,
+    prompts: &[Prompt],
+    samples: usize,
+    options: &GenerateOptions,
+    progress: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<Sample>> {
     let repeat = |p: &Prompt| std::iter::repeat_n(p.tokens.clone(), samples);
     let ids: Vec<Vec<i64>> = prompts.iter().flat_map(repeat).collect();
-    let completions = generate(model, &ids, options, progress)?;
+    let completions = complete(model, &ids, options, values, progress)?;
     let mut out = Vec::with_capacity(completions.len());
-    for (at, tokens) in completions.into_iter().enumerate() {
+    for (at, Completion { tokens, logprobs, values }) in completions.into_iter().enumerate() {
         let text = tokenizer.decode(&tokens, true)?;
-        out.push(Sample { prompt: at / samples, tokens, text });
+        out.push(Sample { prompt: at / samples, tokens, text, logprobs, values });
     }
     Ok(out)
 }

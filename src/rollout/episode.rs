@@ -2,17 +2,17 @@
 //! passes; what is made of the numbers stands in `loss` and in the stage.
 //!
 //! Legend: T tokens of one completion, EOS included where it ended by itself.
-use super::assess::{Sample, sample, sample_rows, sequence};
-use super::forward::{exact_kl, index, judge, projection, target_hidden};
+use super::assess::{Sample, sample_rows, sample_valued, sequence};
+use super::forward::{exact_kl, index, judge, model_input, projection, target_hidden};
 use super::generate::GenerateOptions;
 use super::sampling::Sampling;
 use super::scorer::Scorer;
-use crate::data::{Prompt, Sequence, lm_batch};
+use crate::data::{LmBatch, Prompt, Sequence, lm_batch};
 use crate::error::{Error, Result};
 use crate::loss::logprobs;
 use crate::model::{CausalLm, Critic};
 use crate::tokenizer::Tokenizer;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Squares of rewards beyond it would leave float32.
 const LARGEST_REWARD: f64 = 1e9;
@@ -97,7 +97,8 @@ impl Players<'_> {
             seed: options.seed,
             batch_size: options.batch_size,
         };
-        let samples = sample(self.policy, self.tokenizer, prompts, 1, &generate, |_| check())?;
+        let values = |hidden: &Tensor| self.critic.values_of_hidden(hidden);
+        let samples = sample_valued((self.policy, &values), self.tokenizer, prompts, 1, &generate, |_| check())?;
         let scores = part!("reward").in_scope(|| scorer.score_rows(&sample_rows(prompts, &samples), check))?;
         // Not `>`: a NaN must be seen.
         if let Some(at) = scores.iter().position(|score| !matches!(score.abs(), 0.0..=LARGEST_REWARD)) {
@@ -114,7 +115,28 @@ impl Players<'_> {
         Ok(episodes)
     }
 
-    /// A forward pass of policy, critic and reference over a few samples.
+    /// log pi and values of a few samples, [M] over their tokens. In float32 they come from the pass that sampled, whose
+    /// rounding is that of any other pass; in bfloat16, where two passes of different make-up differ by a percent, and where
+    /// positions depend on a sequence's length, from one like the update's. A critic with a backbone of its own reads
+    /// whole sequences.
+    fn seen(&self, samples: &[Sample], batch: &LmBatch, temperature: f64) -> Result<(Vec<f64>, Vec<f64>)> {
+        let longest = batch.flat.rows.iter().map(Vec::len).max().unwrap_or(0);
+        if self.policy.compute() != Kind::Float || !self.policy.is_steady(longest) {
+            let judged = judge(self.policy, self.critic, batch, temperature)?;
+            return Ok((host(&judged.tokens.logprobs)?, host(&judged.values)?));
+        }
+        let together = |of: fn(&Sample) -> &Vec<f64>| samples.iter().flat_map(of).copied().collect();
+        let values = match self.critic {
+            Critic::Head { .. } => together(|sample| &sample.values),
+            Critic::Network(network) => {
+                let (input, device) = (model_input(&batch.flat, network.device())?, network.device());
+                host(&Critic::network_values(network, &input, &index(&batch.targets.hidden, device)?)?)?
+            }
+        };
+        Ok((together(|sample| &sample.logprobs), values))
+    }
+
+    /// A forward pass of the reference over a few samples, and of the policy where that is still needed.
     fn looked_at(
         &self,
         prompts: &[Prompt],
@@ -125,7 +147,7 @@ impl Players<'_> {
         let temperature = options.temperature;
         let sequences: Vec<Sequence> = samples.iter().map(|s| sequence(&prompts[s.prompt], s)).collect();
         let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
-        let ours = judge(self.policy, self.critic, &batch, temperature)?;
+        let (logprobs, values) = self.seen(samples, &batch, temperature)?;
         let (hidden, ids) = target_hidden(self.reference, &batch.flat, &batch.targets, 0.0)?;
         let device = self.policy.device();
         let exact = match options.exact_kl {
@@ -137,7 +159,6 @@ impl Players<'_> {
                 Some(host(&logprobs::sum_by_sequence(&kl, &rows, samples.len() as i64)?)?)
             }
         };
-        let (logprobs, values) = (host(&ours.tokens.logprobs)?, host(&ours.values)?);
         let reference = logprobs::of_targets(&hidden, projection(self.reference), &ids, temperature, false)?.logprobs;
         let reference = host(&reference)?;
         let mut from = 0;

@@ -1,10 +1,12 @@
 //! Decoding with a key/value cache, batched over prompts of different lengths. Owns the loop; the choice of a token
 //! stands in `sampling`.
+use std::collections::HashMap;
+
 use tch::Tensor;
 
-use super::sampling::{Sampling, sample, uniform};
+use super::sampling::{Sampling, choose, uniform};
 use crate::error::{Error, Result};
-use crate::model::{CausalLm, KvCache, ModelInput};
+use crate::model::{CausalLm, Decoding, KvCache, ModelInput};
 
 /// What [`generate`] does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,23 +23,57 @@ pub struct GenerateOptions {
     pub batch_size: usize,
 }
 
-/// A completion for each prompt, EOS included where it ended with one; `progress` hears the number of finished ones after
-/// every token and may stop the work with an error.
-///
-/// Token t of prompt i is drawn with a number from (seed, i, t): how prompts are batched changes nothing but rounding.
+/// Prompt tokens that run through the model at once: enough for its products, and their activations stay small.
+const PREFILL_TOKENS: usize = 1024;
+
+/// A completion and what was seen when it was sampled, one number a token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Completion {
+    /// Ids, EOS included where it ended with one.
+    pub tokens: Vec<i64>,
+    /// log of the probability that each token was drawn with: at the temperature, after top-k and top-p; 0 in greedy
+    /// decoding.
+    pub logprobs: Vec<f64>,
+    /// Values of the states that the tokens were chosen in; empty where there are none.
+    pub values: Vec<f64>,
+}
+
+/// Values `[B]` float32 of states by their hidden states `[B, D]`, or none.
+pub type StateValues<'a> = &'a dyn Fn(&Tensor) -> Result<Option<Tensor>>;
+
+/// The tokens of [`complete`].
 ///
 /// # Errors
-/// [`Error::Usage`] for an empty prompt, one that leaves no room in the model's context, or sampling values out of range.
+/// As [`complete`].
 pub fn generate(
     model: &CausalLm,
     prompts: &[Vec<i64>],
     options: &GenerateOptions,
-    mut progress: impl FnMut(usize) -> Result<()>,
+    progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<i64>>> {
+    let completions = complete(model, prompts, options, &|_| Ok(None), progress)?;
+    Ok(completions.into_iter().map(|completion| completion.tokens).collect())
+}
+
+/// A completion for each prompt, EOS included where it ended with one, with what `values` says of its states; `progress` hears
+/// the number of finished ones after every token and may stop the work with an error.
+///
+/// Token t of prompt i is drawn with a number from (seed, i, t): how prompts are batched changes nothing but rounding. A
+/// prompt that stands in a batch several times runs through the model once.
+///
+/// # Errors
+/// [`Error::Usage`] for an empty prompt, one that leaves no room in the model's context, or sampling values out of range.
+pub fn complete(
+    model: &CausalLm,
+    prompts: &[Vec<i64>],
+    options: &GenerateOptions,
+    values: StateValues<'_>,
+    mut progress: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<Completion>> {
     let _part = part!("generation").entered();
-    let _guard = tch::no_grad_guard();
+    let (_no_grad, _decoding) = (tch::no_grad_guard(), Decoding::begin());
     check(model, prompts, options)?;
-    let mut completions = vec![Vec::new(); prompts.len()];
+    let mut completions = vec![Completion::default(); prompts.len()];
     if options.max_new_tokens == 0 {
         return Ok(completions);
     }
@@ -46,7 +82,7 @@ pub fn generate(
     for indices in order.chunks(options.batch_size) {
         let mut batch = Batch::prefill(model, prompts, indices, options)?;
         loop {
-            finished += batch.choose(&mut completions)?;
+            finished += batch.choose(&mut completions, values)?;
             progress(finished)?;
             if !batch.step()? {
                 break;
@@ -72,40 +108,49 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Runs the prompts, as one flat batch, into a new cache.
+    /// Runs the prompts into a new cache, each of them once; what it left is then copied for its other rows.
     fn prefill(
         model: &'a CausalLm,
         prompts: &[Vec<i64>],
         indices: &[usize],
         options: &'a GenerateOptions,
     ) -> Result<Self> {
-        let chosen: Vec<&[i64]> = indices.iter().map(|&index| prompts[index].as_slice()).collect();
-        let longest = chosen.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-        let mut cache = model.new_cache(indices.len(), longest + options.max_new_tokens)?;
-        let input = ModelInput::from_sequences(&chosen, model.device())?;
-        let hidden = model.hidden_states(&input, Some(&mut cache))?;
-        let mut end = 0;
-        let ends = chosen.iter().map(|prompt| {
-            end += prompt.len() as i64;
-            end - 1
-        });
-        let ends = Tensor::f_from_slice(&ends.collect::<Vec<_>>())?.f_to_device(model.device())?;
-        let hidden = hidden.f_index_select(0, &ends)?;
+        let (mut distinct, mut known) = (Vec::new(), HashMap::new());
+        let mut place = |&index: &usize| {
+            *known.entry(prompts[index].as_slice()).or_insert_with_key(|prompt| {
+                distinct.push(*prompt);
+                distinct.len() - 1
+            })
+        };
+        let sources: Vec<usize> = indices.iter().map(&mut place).collect();
+        let longest = distinct.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+        // The last token is chosen, not run.
+        let mut cache = model.new_cache(distinct.len(), longest + options.max_new_tokens - 1)?;
+        let mut hidden = run_prompts(model, &distinct, &mut cache)?;
+        if distinct.len() < indices.len() {
+            cache.keep(&sources)?;
+            hidden = hidden.f_index_select(0, &index(&sources, model)?)?;
+        }
         let prompts = indices.iter().copied().map(Some).collect();
         Ok(Batch { model, options, cache, prompts, tokens: vec![0; indices.len()], hidden, place: 0 })
     }
 
     /// Chooses each row's next token and adds it to its completion; gives the number of completions that ended.
-    fn choose(&mut self, completions: &mut [Vec<i64>]) -> Result<usize> {
+    fn choose(&mut self, completions: &mut [Completion], values: StateValues<'_>) -> Result<usize> {
         let logits = self.model.logits(&self.hidden)?;
         let draw = |row: &Option<usize>| row.map_or(0.0, |i| uniform(self.options.seed, i as u64, self.place as u64));
         let uniforms: Vec<f64> = self.prompts.iter().map(draw).collect();
-        self.tokens = sample(&logits, &self.options.sampling, &uniforms)?;
+        let drawn = choose(&logits, &self.options.sampling, &uniforms)?;
+        let values: Option<Vec<f32>> = values(&self.hidden)?.map(Vec::try_from).transpose()?;
+        self.tokens = drawn.tokens;
         self.place += 1;
         let mut ended = 0;
-        for (row, &token) in self.prompts.iter_mut().zip(&self.tokens) {
+        for (at, (row, &token)) in self.prompts.iter_mut().zip(&self.tokens).enumerate() {
             let Some(prompt) = *row else { continue };
-            completions[prompt].push(token);
+            let completion = &mut completions[prompt];
+            completion.tokens.push(token);
+            completion.logprobs.push(drawn.logprobs[at]);
+            completion.values.extend(values.iter().map(|values| f64::from(values[at])));
             if Some(token) == self.options.eos || self.place == self.options.max_new_tokens {
                 *row = None;
                 ended += 1;
@@ -125,10 +170,16 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
-    /// Ended rows leave. Copying the cache costs about as much as a quarter of the rows, so they leave by the quarter.
+    /// Ended rows leave: at once where the cache stays as it is, else by the quarter, as copying it costs about as much as a
+    /// quarter of the rows.
     fn compact(&mut self) -> Result<()> {
         let live: Vec<usize> = (0..self.prompts.len()).filter(|&row| self.prompts[row].is_some()).collect();
-        if live.is_empty() || 4 * live.len() > 3 * self.prompts.len() {
+        let few = if self.cache.in_place() {
+            live.len() < self.prompts.len()
+        } else {
+            4 * live.len() <= 3 * self.prompts.len()
+        };
+        if live.is_empty() || !few {
             return Ok(());
         }
         self.cache.keep(&live)?;
@@ -136,6 +187,38 @@ impl<'a> Batch<'a> {
         self.prompts = live.iter().map(|&row| self.prompts[row]).collect();
         Ok(())
     }
+}
+
+/// Hidden states `[n, D]` of the last tokens of n prompts, whose keys and values are left in the cache's n rows.
+fn run_prompts(model: &CausalLm, prompts: &[&[i64]], cache: &mut KvCache) -> Result<Tensor> {
+    let (mut hidden, mut from) = (Vec::new(), 0);
+    while from < prompts.len() {
+        let mut tokens = 0;
+        let fits = |prompt: &&&[i64]| {
+            tokens += prompt.len();
+            tokens <= PREFILL_TOKENS
+        };
+        let count = prompts[from..].iter().take_while(fits).count().max(1);
+        let some = &prompts[from..from + count];
+        let mut part = cache.part(from, count)?;
+        let input = ModelInput::from_sequences(some, model.device())?;
+        let states = model.hidden_states(&input, Some(&mut part))?;
+        cache.take_lengths(from, &part);
+        let mut next = 0;
+        let last = |prompt: &&[i64]| {
+            next += prompt.len();
+            next - 1
+        };
+        let ends: Vec<usize> = some.iter().map(last).collect();
+        hidden.push(states.f_index_select(0, &index(&ends, model)?)?);
+        from += count;
+    }
+    Ok(Tensor::f_cat(&hidden, 0)?)
+}
+
+fn index(rows: &[usize], model: &CausalLm) -> Result<Tensor> {
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    Ok(Tensor::f_from_slice(&rows)?.f_to_device(model.device())?)
 }
 
 fn check(model: &CausalLm, prompts: &[Vec<i64>], options: &GenerateOptions) -> Result<()> {

@@ -1,9 +1,10 @@
-//! The choice of the next token. Owns temperature, top-k, top-p and the inverse transform; knows no model.
+//! The choice of the next token. Owns temperature, top-k, top-p and the seeds of draws; knows no model.
 //!
 //! Shapes: B rows, V tokens.
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::loss::draw::{Drawn, draw};
 use crate::seed;
 
 /// How a token is chosen.
@@ -54,26 +55,24 @@ impl Sampling {
 /// # Errors
 /// [`Error::Usage`] for values out of range or a wrong number of uniforms.
 pub fn sample(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<Vec<i64>> {
+    Ok(choose(logits, sampling, uniforms)?.tokens)
+}
+
+/// [`sample`] with the log-probability of each token under the distribution that it was drawn from: 0 in greedy decoding.
+///
+/// # Errors
+/// As [`sample`].
+pub fn choose(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<Drawn> {
     let _guard = tch::no_grad_guard();
     if sampling.greedy {
-        return Ok(Vec::try_from(logits.f_argmax(-1, false)?)?);
+        let tokens: Vec<i64> = Vec::try_from(logits.f_argmax(-1, false)?)?;
+        return Ok(Drawn { logprobs: vec![0.0; tokens.len()], tokens });
     }
     sampling.validate()?;
-    let (rows, _) = logits.size2()?;
-    if uniforms.len() as i64 != rows {
-        return Err(Error::usage(
-            "one uniform number a row is needed",
-            "this is a fault of the program; please report it",
-        ));
+    match truncated(logits, sampling)? {
+        None => draw(logits, sampling.temperature, uniforms),
+        Some(scaled) => draw(&scaled, 1.0, uniforms),
     }
-    let uniforms = Tensor::f_from_slice(uniforms)?.f_to_device(logits.device())?.f_unsqueeze(1)?;
-    // Summed in float64: over 50,000 tokens float32 sums would shift probabilities by about 1e-6.
-    let cumulative = probabilities(logits, sampling)?.f_cumsum(-1, Kind::Double)?;
-    let total = cumulative.f_narrow(-1, -1, 1)?;
-    let drawn = uniforms.f_mul(&total)?.f_searchsorted(&cumulative, false, true, "right", None::<&Tensor>)?;
-    // Rounding may carry the product up to the total: then the last token that has any probability is meant.
-    let last = total.f_contiguous()?.f_searchsorted(&cumulative, false, false, "left", None::<&Tensor>)?;
-    Ok(Vec::try_from(drawn.f_minimum(&last)?.f_squeeze_dim(1)?)?)
 }
 
 /// The distribution `[B, V]` that [`sample`] draws from (not for greedy decoding).
@@ -81,11 +80,23 @@ pub fn sample(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<
 /// # Errors
 /// [`Error::Torch`] when memory is short.
 pub fn probabilities(logits: &Tensor, sampling: &Sampling) -> Result<Tensor> {
+    let scaled = match truncated(logits, sampling)? {
+        None => logits.f_div_scalar(sampling.temperature)?,
+        Some(scaled) => scaled,
+    };
+    Ok(scaled.f_softmax(-1, Kind::Float)?)
+}
+
+/// Logits divided by the temperature, minus infinity where top-k or top-p rule a token out; none where neither does.
+fn truncated(logits: &Tensor, sampling: &Sampling) -> Result<Option<Tensor>> {
     let vocab = logits.size2()?.1;
-    let mut scaled =
-        if sampling.temperature == 1.0 { logits.shallow_clone() } else { logits.f_div_scalar(sampling.temperature)? };
     let top_k = i64::try_from(sampling.top_k).unwrap_or(vocab);
-    if (1..vocab).contains(&top_k) {
+    let few = (1..vocab).contains(&top_k);
+    if !few && sampling.top_p >= 1.0 {
+        return Ok(None);
+    }
+    let mut scaled = logits.f_div_scalar(sampling.temperature)?;
+    if few {
         let kth = scaled.f_topk(top_k, -1, true, true)?.0.f_narrow(-1, -1, 1)?;
         scaled = scaled.f_masked_fill(&scaled.f_lt_tensor(&kth)?, f64::NEG_INFINITY)?;
     }
@@ -97,7 +108,7 @@ pub fn probabilities(logits: &Tensor, sampling: &Sampling) -> Result<Tensor> {
         let drop = drop.f_scatter(-1, &order, &drop)?;
         scaled = scaled.f_masked_fill(&drop, f64::NEG_INFINITY)?;
     }
-    Ok(scaled.f_softmax(-1, Kind::Float)?)
+    Ok(Some(scaled))
 }
 
 /// The uniform number of one draw, from (seed, prompt, place in the completion): 53 bits in `[0, 1)`.
