@@ -213,7 +213,8 @@ fn late(sandbox: &Sandbox, run: &str, name: &str, window: usize) -> f64 {
 fn the_adaptive_coefficient_brings_the_kl_to_its_target() {
     let sandbox = Sandbox::new();
     reference(&sandbox);
-    // At three times this learning rate a policy loses its way for ten iterations now and then, whatever the coefficient.
+    // At twice this learning rate one run of ten loses its way, whatever the coefficient; at this one none of ten seeds left
+    // 10% of the target.
     for (run, start, target) in [("from-below", "ppo.kl_coef=2.0", 0.6), ("from-above", "ppo.kl_coef=0.02", 0.25)] {
         let target_kl = format!("ppo.target_kl={target}");
         let overrides = [
@@ -221,7 +222,7 @@ fn the_adaptive_coefficient_brings_the_kl_to_its_target() {
             &target_kl,
             "ppo.kl_horizon=1000",
             "train.steps=200",
-            "train.learning_rate=0.003",
+            "train.learning_rate=0.0015",
             "train.schedule=constant",
         ];
         ppo(&sandbox, run, &table(), -1.0, &overrides);

@@ -33,6 +33,7 @@ unsafe extern "C" {
         exp_avg_sqs: *const *const C_tensor,
         steps: *const *const C_tensor,
         count: usize,
+        divisor: *const C_tensor,
         lr: f64,
         beta1: f64,
         beta2: f64,
@@ -40,7 +41,7 @@ unsafe extern "C" {
         eps: f64,
     ) -> c_int;
     fn collimate_global_norm(tensors: *const *const C_tensor, count: usize, out: *mut *mut C_tensor) -> c_int;
-    fn collimate_scale(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor) -> c_int;
+    fn collimate_drop_grads(tensors: *const *const C_tensor, count: usize) -> c_int;
     fn collimate_view(
         data: *const c_void,
         sizes: *const i64,
@@ -74,7 +75,8 @@ pub struct AdamW {
 /// One AdamW update in place, fused over all tensors (`at::_fused_adamw_`), on the CPU or CUDA.
 ///
 /// `steps` holds one float32 number a parameter, the updates done so far (0 before the first); it is incremented here.
-/// Parameters, gradients and moments must agree in shape and dtype.
+/// Parameters, gradients and moments must agree in shape and dtype. Gradients are first divided, in place, by `divisor`, one
+/// float32 number on the tensors' device, where one is given.
 ///
 /// # Errors
 /// [`Error::Shim`] where a gradient is missing or shapes, dtypes or list lengths differ.
@@ -84,6 +86,7 @@ pub fn fused_adamw(
     exp_avgs: &[&Tensor],
     exp_avg_sqs: &[&Tensor],
     steps: &[&Tensor],
+    divisor: Option<&Tensor>,
     numbers: AdamW,
 ) -> Result<()> {
     let count = params.len();
@@ -104,6 +107,7 @@ pub fn fused_adamw(
             lists[3].as_ptr(),
             lists[4].as_ptr(),
             count,
+            divisor.map_or(std::ptr::null(), Tensor::as_ptr),
             lr,
             beta1,
             beta2,
@@ -125,17 +129,14 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// Multiplies every tensor in place by `factor` (one number on the tensors' device).
+/// Takes gradients away: their memory is free, and the next backward pass keeps the buffers that it makes.
 ///
 /// # Errors
-/// [`Error::Shim`] where libtorch refuses.
-pub fn scale(tensors: &[&Tensor], factor: &Tensor) -> Result<()> {
-    if tensors.is_empty() {
-        return Ok(());
-    }
-    let list = pointers(tensors);
+/// [`Error::Shim`] for a tensor that can have none.
+pub fn drop_grads(leaves: &[&Tensor]) -> Result<()> {
+    let list = pointers(leaves);
     // SAFETY: valid handles that outlive the call.
-    check(unsafe { collimate_scale(list.as_ptr(), list.len(), factor.as_ptr()) })
+    check(unsafe { collimate_drop_grads(list.as_ptr(), list.len()) })
 }
 
 /// The most bytes that were allocated at once on CUDA device `device`; `reset` starts a new count.

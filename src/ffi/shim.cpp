@@ -2,7 +2,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/ops/_foreach_add.h>
-#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -48,8 +47,9 @@ extern "C" {
 const char* collimate_last_error() { return collimate::last_error().c_str(); }
 
 int collimate_fused_adamw(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
-                          at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t count, double lr,
-                          double beta1, double beta2, double weight_decay, double eps) {
+                          at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t count,
+                          const at::Tensor* divisor, double lr, double beta1, double beta2, double weight_decay,
+                          double eps) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     auto p = list(params, count), g = list(grads, count), m = list(exp_avgs, count), v = list(exp_avg_sqs, count),
@@ -66,7 +66,9 @@ int collimate_fused_adamw(at::Tensor* const* params, at::Tensor* const* grads, a
     }
     // The kernel reads the step as already counted: step 0 would divide by 1 - beta^0 = 0.
     at::_foreach_add_(s, 1);
-    at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    auto grad_scale = divisor == nullptr ? std::nullopt : std::optional<at::Tensor>(*divisor);
+    at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+                      grad_scale);
   });
 }
 
@@ -78,10 +80,9 @@ int collimate_global_norm(at::Tensor* const* tensors, size_t count, at::Tensor**
   });
 }
 
-int collimate_scale(at::Tensor* const* tensors, size_t count, const at::Tensor* factor) {
+int collimate_drop_grads(at::Tensor* const* tensors, size_t count) {
   return guarded([&] {
-    c10::NoGradGuard no_grad;
-    at::_foreach_mul_(list(tensors, count), *factor);
+    for (size_t i = 0; i < count; ++i) tensors[i]->mutable_grad().reset();
   });
 }
 

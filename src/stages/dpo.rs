@@ -109,10 +109,12 @@ impl Stage for DpoConfig {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
         let data: Data<Pair> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
+        let loading = Instant::now();
         let reference = Reference::locate(&self.model, &session, &data)?;
         let facts = json!({ "rows": data.fact()?, "reference": reference.fact() });
         let facts = session.facts(facts)?;
         let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
+        let started = started + loading.elapsed();
         data.check_lengths(model.most_tokens(), pair_length)?;
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));

@@ -76,7 +76,9 @@ impl Stage for RewardConfig {
         // Rows without a margin of their own take the configured one.
         let with_margin = |pair: &mut Pair| pair.margin = pair.margin.or(Some(self.reward.margin));
         let data = Data::load(&self.data, tokenizer, &options, with_margin)?;
+        let loading = Instant::now();
         let model = self.open_model(&session)?;
+        let started = started + loading.elapsed();
         data.check_lengths(model.most_tokens(), pair_length)?;
 
         let source = source(&data.train, &self.train);

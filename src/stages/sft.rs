@@ -69,7 +69,9 @@ impl Stage for SftConfig {
         let tokenizer = &session.tokenizer;
         let started = Instant::now();
         let data: Data<Sequence> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
+        let loading = Instant::now();
         let model = self.open_model(&session)?;
+        let started = started + loading.elapsed();
         data.check_lengths(model.most_tokens(), |row| row.tokens.len())?;
 
         let dropout = self.model.dropout;

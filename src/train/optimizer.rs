@@ -22,6 +22,8 @@ struct Slot {
 pub struct AdamW {
     slots: Vec<Slot>,
     config: OptimConfig,
+    /// What the next step divides gradients by: [`AdamW::clip`] leaves it.
+    divisor: Option<Tensor>,
 }
 
 impl AdamW {
@@ -39,23 +41,24 @@ impl AdamW {
                 parameter: parameter.shallow_clone(),
             });
         }
-        Ok(Self { slots, config })
+        Ok(Self { slots, config, divisor: None })
     }
 
-    /// Sets all gradients to zero, keeping their memory.
+    /// Takes all gradients away. The backward pass then keeps the buffers that it makes instead of adding them to zeros, and
+    /// the forward pass has their memory.
+    ///
+    /// # Errors
+    /// [`Error::Shim`] where libtorch refuses.
     pub fn zero_grad(&mut self) -> Result<()> {
-        for slot in &mut self.slots {
-            let mut grad = slot.parameter.f_grad()?;
-            if grad.defined() {
-                let _ = grad.f_detach_()?;
-                let _ = grad.f_zero_()?;
-            }
-        }
-        Ok(())
+        let parameters: Vec<&Tensor> = self.slots.iter().map(|slot| &slot.parameter).collect();
+        ffi::drop_grads(&parameters)
     }
 
-    /// The 2-norm over all gradients, as a scalar tensor, and scales them down to `max_grad_norm` where it is larger,
-    /// as `torch.nn.utils.clip_grad_norm_` does.
+    /// The 2-norm over all gradients, as a scalar tensor. Where it is larger than `max_grad_norm`, the next step scales them
+    /// down to that, as `torch.nn.utils.clip_grad_norm_` does.
+    ///
+    /// # Errors
+    /// [`Error::Shim`] where there is no gradient at all.
     pub fn clip(&mut self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let mut grads = Vec::with_capacity(self.slots.len());
@@ -65,17 +68,16 @@ impl AdamW {
                 grads.push(grad);
             }
         }
-        let grads: Vec<&Tensor> = grads.iter().collect();
-        let norm = ffi::global_norm(&grads)?;
-        let inverse = norm.f_add_scalar(1e-6)?.f_reciprocal()?;
-        let factor = inverse.f_mul_scalar(self.config.max_grad_norm)?.f_clamp_max(1.0)?;
-        ffi::scale(&grads, &factor)?;
+        let norm = ffi::global_norm(&grads.iter().collect::<Vec<_>>())?;
+        let excess = norm.f_add_scalar(1e-6)?.f_div_scalar(self.config.max_grad_norm)?;
+        self.divisor = Some(excess.f_clamp_min(1.0)?);
         Ok(norm)
     }
 
     /// One update with the gradients as they stand; parameters without a gradient stay, as in PyTorch.
     pub fn step(&mut self, learning_rate: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
+        let divisor = self.divisor.take();
         for decays in [true, false] {
             let mut grads = Vec::new();
             let mut slots = Vec::new();
@@ -97,7 +99,7 @@ impl AdamW {
             let grads: Vec<&Tensor> = grads.iter().collect();
             let (params, steps) = (list(|s| &s.parameter), list(|s| &s.step));
             let (first, second) = (list(|s| &s.exp_avg), list(|s| &s.exp_avg_sq));
-            ffi::fused_adamw(&params, &grads, &first, &second, &steps, numbers)?;
+            ffi::fused_adamw(&params, &grads, &first, &second, &steps, divisor.as_ref(), numbers)?;
         }
         Ok(())
     }

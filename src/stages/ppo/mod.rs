@@ -33,6 +33,7 @@ impl Stage for PpoConfig {
         let started = Instant::now();
         let options = EncodeOptions::prompts(&self.data, self.ppo.max_new_tokens);
         let data: Data<Prompt> = Data::load(&self.data, tokenizer, &options, |_| {})?;
+        let loading = Instant::now();
         let policy = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
         self.check_eos(tokenizer)?;
         let (reference, reference_fact) = self.open_reference(&session, &policy)?;
@@ -43,6 +44,7 @@ impl Stage for PpoConfig {
         }
         self.check_context(&models, &data)?;
         let scorer = RefCell::new(self.ppo.open_scorer(&session, &data, self.train.micro())?);
+        let started = started + loading.elapsed();
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
         let rows = data.fact()?;
