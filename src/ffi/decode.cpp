@@ -16,16 +16,13 @@ using at::Tensor;
 using collimate::guarded;
 
 #define DECLARE(variant)                                                                   \
-  void collimate_dot_panels_##variant(const Product*, int64_t begin, int64_t end);         \
-  int64_t collimate_dot_width_##variant();                                                 \
-  void collimate_strips_##variant(const Product*, int64_t begin, int64_t end);             \
-  int64_t collimate_strip_width_##variant();                                               \
+  void collimate_product_##variant(const Product*, int64_t begin, int64_t end);            \
+  int64_t collimate_panel_width_##variant();                                               \
   void collimate_attend_##variant(const Step*, float* scores, int64_t begin, int64_t end); \
   void collimate_draw_##variant(const Draw*, double* before, int64_t begin, int64_t end);
-#define VARIANT_OF(variant)                                                                            \
-  Kernels {                                                                                            \
-    collimate_dot_panels_##variant, collimate_strips_##variant, collimate_attend_##variant,            \
-        collimate_draw_##variant, collimate_dot_width_##variant(), collimate_strip_width_##variant() \
+#define VARIANT_OF(variant)                                                                             \
+  Kernels {                                                                                             \
+    collimate_product_##variant, collimate_attend_##variant, collimate_draw_##variant, collimate_panel_width_##variant() \
   }
 
 #ifdef COLLIMATE_KERNELS
@@ -38,11 +35,10 @@ DECLARE(avx2)
 namespace {
 
 struct Kernels {
-  void (*dot_panels)(const Product*, int64_t, int64_t);
-  void (*strips)(const Product*, int64_t, int64_t);
+  void (*product)(const Product*, int64_t, int64_t);
   void (*attend)(const Step*, float*, int64_t, int64_t);
   void (*draw)(const Draw*, double*, int64_t, int64_t);
-  int64_t dot_width, strip_width;
+  int64_t panel_width;
 };
 
 // Of the instruction set that libtorch uses too (ATEN_CPU_CAPABILITY may lower it); null where there are none.
@@ -87,11 +83,12 @@ Tensor product(const Tensor& given, const Tensor& weight, const Tensor* bias, bo
   TORCH_CHECK(bias == nullptr || bias->numel() == out, "product: the bias has not ", out, " values");
   auto y = at::empty({x.size(0), out}, x.options());
   Product p{x.const_data_ptr<float>(), weight.const_data_ptr<float>(), bias ? bias->const_data_ptr<float>() : nullptr,
-            y.mutable_data_ptr<float>(), x.size(0), in, out};
-  auto width = in_out ? kernels()->strip_width : kernels()->dot_width;
-  auto run = in_out ? kernels()->strips : kernels()->dot_panels;
+            y.mutable_data_ptr<float>(), x.size(0), in, out, in_out};
+  auto width = kernels()->panel_width;
   auto grain = std::max<int64_t>(1, kThreadWork / (p.rows * in * width));
-  at::parallel_for(0, (out + width - 1) / width, grain, [&](int64_t begin, int64_t end) { run(&p, begin, end); });
+  at::parallel_for(0, (out + width - 1) / width, grain, [&](int64_t begin, int64_t end) {
+    kernels()->product(&p, begin, end);
+  });
   return y;
 }
 

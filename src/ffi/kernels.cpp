@@ -16,14 +16,17 @@ typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_a
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 
-// Tiles whose sums fit the registers: 32 of them, or 16.
+// A tile of kRows rows and kRegisters registers of columns has its sums in registers: of 32, or of 16.
 #ifdef __AVX512F__
-constexpr int kDotRows = 4, kDotOuts = 6, kStripRows = 6, kStripWidth = 4;
+constexpr int kRows = 6, kRegisters = 4;
 #else
-constexpr int kDotRows = 4, kDotOuts = 3, kStripRows = 6, kStripWidth = 2;
+constexpr int kRows = 6, kRegisters = 2;
 #endif
-// Rows of a weight [in, out] that are visited before moving on to the next columns: few enough pages for the TLB.
-constexpr int64_t kStripDepth = 64;
+// Columns of a panel, and how many of the `in` terms of its sums are added before the next panel. More terms would need more
+// pages than the first-level TLB holds, and fetching ahead would do nothing.
+constexpr int64_t kWidth = kRegisters * LANES, kDepth = 64;
+// Terms between two looks ahead.
+constexpr int kStretch = 16;
 
 inline Floats load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Floats value) { *reinterpret_cast<Unaligned*>(to) = value; }
@@ -68,93 +71,150 @@ inline Floats exponential(Floats x) {
   return nothing ? Floats{} : p * scale;
 }
 
-// ---- y = x w^T + bias, w [out, in]: tiles of dot products -------------------------------------------------------------
+// ---- y = x w + bias ---------------------------------------------------------------------------------------------------
+//
+// A panel of the weight, kDepth terms of kWidth columns, is copied so that it lies in a row, and all rows of x are multiplied
+// with it. Where one tile holds all rows, a weight that is [in, out] already is read where it lies.
 
-// `next`: the rows of w that come after these, of which lines of rows [from, to) are fetched meanwhile. Without that a small
-// batch waits for memory while it could compute.
-template <int R, int C>
-inline void dot_tile(const Product& p, int64_t row, int64_t out, const float* next, int from, int to) {
-  const float *x = p.x + row * p.in, *w = p.weight + out * p.in;
-  Floats sums[R][C] = {};
-  int64_t k = 0;
-  for (; k + LANES <= p.in; k += LANES) {
-    for (int c = from; c < to; ++c) __builtin_prefetch(next + c * p.in + k, 0, 2);
-    Floats weights[C];
-    for (int c = 0; c < C; ++c) weights[c] = load(w + c * p.in + k);
-    for (int r = 0; r < R; ++r) {
-      Floats values = load(x + r * p.in + k);
-      for (int c = 0; c < C; ++c) sums[r][c] += values * weights[c];
+// The panel that comes next, of which each tile fetches a part, [from, to) of every kStretch terms' registers: without that a
+// small batch waits for memory while it could compute. Addresses past the weight's end do no harm.
+struct Ahead {
+  const float* weight;
+  int64_t stride;
+  bool in_out;
+
+  void fetch(int64_t stretch, int from, int to) const {
+    for (int i = from; i < to; ++i) {
+      const auto at = static_cast<uint64_t>(stretch * kStretch * kRegisters + i);
+      const uint64_t row = in_out ? at / kRegisters : at / (kDepth / LANES);
+      const uint64_t column = in_out ? at % kRegisters : at % (kDepth / LANES);
+      __builtin_prefetch(weight + row * static_cast<uint64_t>(stride) + column * LANES, 0, 2);
+    }
+  }
+};
+
+inline Floats load_some(const float* from, int64_t count) {
+  if (count >= LANES) return load(from);
+  float out[LANES] = {};
+  for (int64_t i = 0; i < count; ++i) out[i] = from[i];
+  return load(out);
+}
+
+inline void store_some(float* to, Floats value, int64_t count) {
+  if (count >= LANES) return store(to, value);
+  float from[LANES];
+  store(from, value);
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// Where a panel's part of y lies, and the panel.
+struct Panel {
+  int64_t first, depth, out, columns;
+  const float* weight;
+  int64_t stride;
+  Ahead ahead;
+};
+
+template <int R>
+inline void tile(const Product& p, const Panel& at, int64_t row, int from, int to) {
+  const float *x = p.x + row * p.in + at.first, *w = at.weight;
+  float* y = p.y + row * p.out + at.out;
+  Floats sums[R][kRegisters];
+  for (int c = 0; c < kRegisters; ++c) {
+    const int64_t count = at.columns - c * LANES;
+    Floats start = p.bias ? load_some(p.bias + at.out + c * LANES, count) : Floats{};
+    for (int r = 0; r < R; ++r) sums[r][c] = at.first == 0 ? start : load_some(y + r * p.out + c * LANES, count);
+  }
+  for (int64_t stretch = 0; stretch * kStretch < at.depth; ++stretch) {
+    at.ahead.fetch(stretch, from, to);
+    const int64_t end = smaller(stretch * kStretch + kStretch, at.depth);
+    for (int64_t k = stretch * kStretch; k < end; ++k, w += at.stride) {
+      Floats weights[kRegisters];
+      for (int c = 0; c < kRegisters; ++c) weights[c] = load(w + c * LANES);
+      for (int r = 0; r < R; ++r) {
+        Floats value = all(x[r * p.in + k]);
+        for (int c = 0; c < kRegisters; ++c) sums[r][c] += value * weights[c];
+      }
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < C; ++c) {
-      float total = sum(sums[r][c]);
-      for (int64_t i = k; i < p.in; ++i) total += x[r * p.in + i] * w[c * p.in + i];
-      p.y[(row + r) * p.out + out + c] = p.bias ? total + p.bias[out + c] : total;
+    for (int c = 0; c < kRegisters; ++c) store_some(y + r * p.out + c * LANES, sums[r][c], at.columns - c * LANES);
+  }
+}
+
+template <int R>
+void rest(const Product& p, const Panel& at, int64_t row, int from) {
+  if constexpr (R > 0) {
+    if (p.rows - row == R) return tile<R>(p, at, row, from, kStretch * kRegisters);
+    rest<R - 1>(p, at, row, from);
+  }
+}
+
+void rows(const Product& p, const Panel& at) {
+  const auto tiles = static_cast<int>((p.rows + kRows - 1) / kRows);
+  constexpr int lines = kStretch * kRegisters;
+  int64_t row = 0;
+  for (int t = 0; row + kRows <= p.rows; row += kRows, ++t) {
+    tile<kRows>(p, at, row, t * lines / tiles, (t + 1) * lines / tiles);
+  }
+  rest<kRows - 1>(p, at, row, (tiles - 1) * lines / tiles);
+}
+
+#ifdef __AVX512F__
+#define EVENS 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define ODDS 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#else
+#define EVENS 0, 8, 1, 9, 2, 10, 3, 11
+#define ODDS 4, 12, 5, 13, 6, 14, 7, 15
+#endif
+
+// LANES rows of LANES become columns: rows that lie half the block apart are interleaved, log2(LANES) times.
+inline void transpose(Floats (&block)[LANES]) {
+  for (int step = 1; step < LANES; step *= 2) {
+    Floats next[LANES];
+    for (int i = 0; i < LANES / 2; ++i) {
+      next[2 * i] = __builtin_shufflevector(block[i], block[i + LANES / 2], EVENS);
+      next[2 * i + 1] = __builtin_shufflevector(block[i], block[i + LANES / 2], ODDS);
+    }
+    for (int i = 0; i < LANES; ++i) block[i] = next[i];
+  }
+}
+
+// The panel at a place as [depth, kWidth]; columns that the weight has not are zeros.
+void pack_in_out(const Product& p, const Panel& at, float* to) {
+  for (int64_t k = 0; k < at.depth; ++k) {
+    const float* from = p.weight + (at.first + k) * p.out + at.out;
+    for (int64_t c = 0; c < kWidth; c += LANES) store(to + k * kWidth + c, load_some(from + c, at.columns - c));
+  }
+}
+
+void pack_out_in(const Product& p, const Panel& at, float* to) {
+  for (int64_t c = 0; c < kWidth; c += LANES) {
+    for (int64_t k = 0; k < at.depth; k += LANES) {
+      Floats block[LANES];
+      for (int i = 0; i < LANES; ++i) {
+        const float* from = p.weight + (at.out + c + i) * p.in + at.first + k;
+        block[i] = c + i < at.columns ? load_some(from, at.depth - k) : Floats{};
+      }
+      transpose(block);
+      for (int64_t i = 0; i < smaller(LANES, at.depth - k); ++i) store(to + (k + i) * kWidth + c, block[i]);
     }
   }
 }
 
-template <int R, int C>
-void dot_rest(const Product& p, int64_t row, int64_t out, const float* next, int from) {
-  if constexpr (R > 0) {
-    if (p.rows - row == R) return dot_tile<R, C>(p, row, out, next, from, C);
-    dot_rest<R - 1, C>(p, row, out, next, from);
+// `next`: the weight's part that is wanted after this one.
+void panel(const Product& p, int64_t out, int64_t first, const float* next, float* packed) {
+  Panel at{first, smaller(kDepth, p.in - first), out, smaller(kWidth, p.out - out), packed, kWidth,
+           Ahead{next, p.in_out ? p.out : p.in, p.in_out}};
+  if (p.in_out && p.rows <= kRows && at.columns == kWidth) {
+    at.weight = p.weight + first * p.out + out;
+    at.stride = p.out;
+  } else if (p.in_out) {
+    pack_in_out(p, at, packed);
+  } else {
+    pack_out_in(p, at, packed);
   }
-}
-
-template <int C>
-void dot_panel(const Product& p, int64_t out, const float* next) {
-  auto tiles = static_cast<int>((p.rows + kDotRows - 1) / kDotRows);
-  int64_t row = 0;
-  for (int tile = 0; row + kDotRows <= p.rows; row += kDotRows, ++tile) {
-    dot_tile<kDotRows, C>(p, row, out, next, tile * C / tiles, (tile + 1) * C / tiles);
-  }
-  dot_rest<kDotRows - 1, C>(p, row, out, next, (tiles - 1) * C / tiles);
-}
-
-// ---- y = x w + bias, w [in, out]: strips of columns -------------------------------------------------------------------
-
-template <int R, int C>
-inline void strip_tile(const Product& p, int64_t row, int64_t first, int64_t depth, int64_t out, int64_t ahead, int from,
-                       int to) {
-  const float *x = p.x + row * p.in + first, *w = p.weight + first * p.out + out;
-  float* y = p.y + row * p.out + out;
-  Floats sums[R][C];
-  for (int c = 0; c < C; ++c) {
-    Floats start = p.bias ? load(p.bias + out + c * LANES) : Floats{};
-    for (int r = 0; r < R; ++r) sums[r][c] = first == 0 ? start : load(y + r * p.out + c * LANES);
-  }
-  for (int64_t k = 0; k < depth; ++k, w += p.out) {
-    for (int c = from; c < to; ++c) __builtin_prefetch(w + ahead + c * LANES, 0, 2);
-    Floats weights[C];
-    for (int c = 0; c < C; ++c) weights[c] = load(w + c * LANES);
-    for (int r = 0; r < R; ++r) {
-      Floats value = all(x[r * p.in + k]);
-      for (int c = 0; c < C; ++c) sums[r][c] += value * weights[c];
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < C; ++c) store(y + r * p.out + c * LANES, sums[r][c]);
-  }
-}
-
-template <int R, int C>
-void strip_rest(const Product& p, int64_t row, int64_t first, int64_t depth, int64_t out, int64_t ahead, int from) {
-  if constexpr (R > 0) {
-    if (p.rows - row == R) return strip_tile<R, C>(p, row, first, depth, out, ahead, from, C);
-    strip_rest<R - 1, C>(p, row, first, depth, out, ahead, from);
-  }
-}
-
-template <int C>
-void strip(const Product& p, int64_t first, int64_t depth, int64_t out, int64_t ahead) {
-  auto tiles = static_cast<int>((p.rows + kStripRows - 1) / kStripRows);
-  int64_t row = 0;
-  for (int tile = 0; row + kStripRows <= p.rows; row += kStripRows, ++tile) {
-    strip_tile<kStripRows, C>(p, row, first, depth, out, ahead, tile * C / tiles, (tile + 1) * C / tiles);
-  }
-  strip_rest<kStripRows - 1, C>(p, row, first, depth, out, ahead, (tiles - 1) * C / tiles);
+  rows(p, at);
 }
 
 // ---- Attention of one query a row -------------------------------------------------------------------------------------
@@ -292,43 +352,28 @@ void draw(const Draw& d, int64_t row, double* before) {
 
 extern "C" {
 
-void KERNEL(collimate_dot_panels)(const Product* product, int64_t begin, int64_t end) {
+// Panels [begin, end) of kWidth columns. Of a weight [in, out] all panels' first kDepth terms come first: few enough pages for
+// the TLB, which columns of it would exhaust.
+void KERNEL(collimate_product)(const Product* product, int64_t begin, int64_t end) {
   const Product& p = *product;
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t out = panel * kDotOuts;
-    if (out + kDotOuts > p.out) {
-      for (int64_t o = out; o < p.out; ++o) dot_panel<1>(p, o, p.weight + o * p.in);
-      continue;
-    }
-    const bool more = panel + 1 < end && out + 2 * kDotOuts <= p.out;
-    dot_panel<kDotOuts>(p, out, p.weight + (more ? out + kDotOuts : out) * p.in);
-  }
-}
-
-int64_t KERNEL(collimate_dot_width)() { return kDotOuts; }
-
-void KERNEL(collimate_strips)(const Product* product, int64_t begin, int64_t end) {
-  const Product& p = *product;
-  constexpr int64_t width = kStripWidth * LANES;
-  const int64_t last = smaller(end * width, p.out);
-  for (int64_t first = 0; first < p.in; first += kStripDepth) {
-    const int64_t depth = smaller(kStripDepth, p.in - first);
-    int64_t out = begin * width;
-    for (; out + width <= last; out += width) {
-      strip<kStripWidth>(p, first, depth, out, out + 2 * width <= last ? width : 0);
-    }
-    for (; out + LANES <= last; out += LANES) strip<1>(p, first, depth, out, 0);
-    for (; out < last; ++out) {
-      for (int64_t row = 0; row < p.rows; ++row) {
-        float& y = p.y[row * p.out + out];
-        if (first == 0) y = p.bias ? p.bias[out] : 0;
-        for (int64_t k = first; k < first + depth; ++k) y += p.x[row * p.in + k] * p.weight[k * p.out + out];
+  alignas(64) float packed[kDepth * kWidth];
+  if (p.in_out) {
+    for (int64_t first = 0; first < p.in; first += kDepth) {
+      for (int64_t out = begin * kWidth; out < smaller(end * kWidth, p.out); out += kWidth) {
+        panel(p, out, first, p.weight + first * p.out + out + kWidth, packed);
       }
     }
+    return;
+  }
+  for (int64_t out = begin * kWidth; out < smaller(end * kWidth, p.out); out += kWidth) {
+    for (int64_t first = 0; first < p.in; first += kDepth) {
+      const bool more = first + kDepth < p.in;
+      panel(p, out, first, more ? p.weight + out * p.in + first + kDepth : p.weight + (out + kWidth) * p.in, packed);
+    }
   }
 }
 
-int64_t KERNEL(collimate_strip_width)() { return kStripWidth * LANES; }
+int64_t KERNEL(collimate_panel_width)() { return kWidth; }
 
 void KERNEL(collimate_attend)(const Step* step, float* scores, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) attend(*step, row, scores);

@@ -5,11 +5,12 @@
 
 extern "C" {
 
-// y [rows, out] = x [rows, in] times a weight, plus a bias [out] or none.
+// y [rows, out] = x [rows, in] times a weight, [in, out] where `in_out` says so and else [out, in], plus a bias [out] or none.
 struct Product {
   const float *x, *weight, *bias;
   float* y;
   int64_t rows, in, out;
+  bool in_out;
 };
 
 // One query a row against the keys and values of that row's earlier tokens. Row r's token is stored at `at[r]` of place
