@@ -5,10 +5,12 @@
 // Legend: N flat tokens, b rows of a group, W its width, H query heads, K key/value heads, d a head's width.
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -71,46 +73,85 @@ struct Geometry {
   int64_t window;  // 0: none
 };
 
+// The rows of x [N, h, d] as [b, W, h, d] where they lie, or nothing where they have to be gathered.
+std::optional<Tensor> in_place(const Tensor& x, const Group& group, bool owned) {
+  if (!group.dense()) return std::nullopt;
+  for (auto& row : group.rows) {
+    if (owned && !row[0].owned) return std::nullopt;
+  }
+  auto rows = static_cast<int64_t>(group.rows.size());
+  return x.narrow(0, group.rows[0][0].start, rows * group.width).unflatten(0, {rows, group.width});
+}
+
 // x [N, h, d], tokens apart by any stride, to [b, W, h, d]; zeros where a row is shorter, and, where `owned`, at tokens that
 // the row does not own.
 Tensor gathered(const Tensor& x, const Group& group, bool owned) {
-  auto rows = static_cast<int64_t>(group.rows.size()), heads = x.size(1), width = x.size(2);
-  if (group.dense()) {
-    bool all = !owned;
-    for (auto& row : group.rows) all = all || row[0].owned;
-    if (all) return x.narrow(0, group.rows[0][0].start, rows * group.width).unflatten(0, {rows, group.width});
-  }
-  auto out = at::zeros({rows, group.width, heads, width}, x.options());
-  auto size = static_cast<size_t>(heads * width) * x.element_size(), step = static_cast<size_t>(x.stride(0)) * x.element_size();
+  if (auto view = in_place(x, group, owned)) return *view;
+  auto rows = static_cast<int64_t>(group.rows.size());
+  auto out = at::empty({rows, group.width, x.size(1), x.size(2)}, x.options());
+  auto size = static_cast<size_t>(x.size(1) * x.size(2)) * x.element_size();
+  auto step = static_cast<size_t>(x.stride(0)) * x.element_size(), width = static_cast<size_t>(group.width) * size;
   auto* from = static_cast<const char*>(x.const_data_ptr());
   auto* to = static_cast<char*>(out.data_ptr());
-  for (int64_t r = 0; r < rows; ++r) {
-    auto* at = to + static_cast<size_t>(r * group.width) * size;
-    for (auto& segment : group.rows[static_cast<size_t>(r)]) {
-      for (int64_t t = 0; t < segment.length; ++t, at += size) {
-        if (!owned || segment.owned) std::memcpy(at, from + static_cast<size_t>(segment.start + t) * step, size);
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
+      auto *at = to + r * width, *row_end = at + width;
+      for (auto& segment : group.rows[r]) {
+        for (int64_t t = 0; t < segment.length; ++t, at += size) {
+          if (!owned || segment.owned) {
+            std::memcpy(at, from + static_cast<size_t>(segment.start + t) * step, size);
+          } else {
+            std::memset(at, 0, size);
+          }
+        }
       }
+      std::memset(at, 0, static_cast<size_t>(row_end - at));
     }
-  }
+  });
   return out;
 }
 
+// Values [begin, end) of a group's tokens from y [b, W, h, d], contiguous, added to those of x, tokens `step` apart.
+template <typename T>
+void add_values(T* to, const T* from, int64_t step, int64_t values, const Group& group, int64_t begin, int64_t end) {
+  for (size_t r = 0; r < group.rows.size(); ++r) {
+    auto* at = from + static_cast<int64_t>(r) * group.width * values;
+    for (auto& segment : group.rows[r]) {
+      for (int64_t t = 0; t < segment.length; ++t, at += values) {
+        auto* place = to + (segment.start + t) * step;
+        for (int64_t i = begin; i < end; ++i) place[i] += at[i];
+      }
+    }
+  }
+}
+
 // y [b, W, h, d] into x [N, h, d]: owned tokens are written and others left out, or, where `add`, all are added.
-void put(const Tensor& x, const Tensor& y, const Group& group, bool add) {
-  auto values = x.size(1) * x.size(2), step = x.stride(0);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, x.scalar_type(), "put", [&] {
-    auto* to = x.data_ptr<scalar_t>();
-    auto* from = y.const_data_ptr<scalar_t>();
-    for (size_t r = 0; r < group.rows.size(); ++r) {
-      auto* at = from + static_cast<int64_t>(r) * group.width * values;
-      for (auto& segment : group.rows[r]) {
-        for (int64_t t = 0; t < segment.length; ++t, at += values) {
-          auto* place = to + (segment.start + t) * step;
-          if (add) {
-            for (int64_t i = 0; i < values; ++i) place[i] += at[i];
-          } else if (segment.owned) {
-            std::memcpy(place, at, static_cast<size_t>(values) * sizeof(scalar_t));
-          }
+void put(const Tensor& x, const Tensor& given, const Group& group, bool add) {
+  if (auto view = in_place(x, group, !add)) {
+    add ? view->add_(given) : view->copy_(given);
+    return;
+  }
+  auto y = given.contiguous();
+  auto values = x.size(1) * x.size(2), step = x.stride(0), rows = static_cast<int64_t>(group.rows.size());
+  if (add) {
+    // Threads share out the values of a token, not rows: a token that stands in several rows gets their sum in one order.
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, x.scalar_type(), "put", [&] {
+      auto* to = x.data_ptr<scalar_t>();
+      auto* from = y.const_data_ptr<scalar_t>();
+      at::parallel_for(0, values, std::max<int64_t>(64, at::internal::GRAIN_SIZE / (rows * group.width)),
+                       [&](int64_t begin, int64_t end) { add_values(to, from, step, values, group, begin, end); });
+    });
+    return;
+  }
+  auto size = static_cast<size_t>(values) * x.element_size(), apart = static_cast<size_t>(step) * x.element_size();
+  auto* to = static_cast<char*>(x.data_ptr());
+  auto* from = static_cast<const char*>(y.const_data_ptr());
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      auto* at = from + static_cast<size_t>(r * group.width) * size;
+      for (auto& segment : group.rows[static_cast<size_t>(r)]) {
+        for (int64_t t = 0; t < segment.length; ++t, at += size) {
+          if (segment.owned) std::memcpy(to + static_cast<size_t>(segment.start + t) * apart, at, size);
         }
       }
     }
@@ -124,10 +165,10 @@ Tensor for_queries(const Tensor& x, const Geometry& g) {
   return x.unsqueeze(3).expand({-1, -1, -1, repeat, -1}).flatten(2, 3).transpose(1, 2);
 }
 
-// [b, H, W, d] to [b, W, K, d], contiguous: gradients of a group's query heads are added up.
+// [b, H, W, d] to [b, W, K, d]: gradients of a group's query heads are added up.
 Tensor of_heads(const Tensor& x, int64_t heads) {
   auto y = x.transpose(1, 2);
-  return y.size(2) == heads ? y.contiguous() : y.unflatten(2, {heads, -1}).sum({3});
+  return y.size(2) == heads ? y : y.unflatten(2, {heads, -1}).sum({3});
 }
 
 std::optional<Tensor> mask_of(Plan& plan, const Group& group, const Geometry& g, const Tensor& x) {
@@ -154,7 +195,7 @@ struct RowAttention : torch::autograd::Function<RowAttention> {
       auto [o, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
           gathered(q, group, false).transpose(1, 2), for_queries(gathered(keys, group, false), g),
           for_queries(gathered(values, group, false), g), 0.0, !mask.has_value(), mask, g.scale);
-      put(out, o.transpose(1, 2).contiguous(), group, false);
+      put(out, o.transpose(1, 2), group, false);
       saved.push_back(lse);
     }
     if (trains) {

@@ -17,7 +17,7 @@ pub fn save(run: &Path, artifact: &dyn Artifact, optimizer: &AdamW, state: &Trai
     durable::remove_dir(&target)?;
     durable::write_dir(&target, |dir| {
         artifact.save(dir, true)?;
-        let moments = optimizer.state();
+        let moments = optimizer.state()?;
         let named = moments.iter().map(|(name, tensor)| (name.as_str(), tensor));
         tensors::write(&dir.join(OPTIMIZER_FILE), named, None, tensors::pt_metadata())?;
         state.write(dir)

@@ -12,10 +12,18 @@ use tch::{Kind, Tensor};
 struct Slot {
     name: String,
     parameter: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    /// exp_avg and exp_avg_sq; none before the first step, when their memory serves the first backward pass.
+    moments: Option<[Tensor; 2]>,
     step: Tensor,
     decays: bool,
+}
+
+impl Slot {
+    /// Moments before the first step.
+    fn zeros(&self) -> Result<[Tensor; 2]> {
+        let zeros = || self.parameter.detach().f_zeros_like();
+        Ok([zeros()?, zeros()?])
+    }
 }
 
 /// Decoupled weight decay Adam (Loshchilov and Hutter 2019), fused in libtorch; moments float32.
@@ -34,8 +42,7 @@ impl AdamW {
         for (name, parameter) in parameters {
             slots.push(Slot {
                 name: name.to_owned(),
-                exp_avg: parameter.detach().f_zeros_like()?,
-                exp_avg_sq: parameter.detach().f_zeros_like()?,
+                moments: None,
                 step: Tensor::f_zeros([], (Kind::Float, parameter.device()))?,
                 decays: parameter.dim() >= 2,
                 parameter: parameter.shallow_clone(),
@@ -74,10 +81,28 @@ impl AdamW {
         Ok(norm)
     }
 
+    /// Makes the moments that are still missing; the first step does so by itself.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn allocate(&mut self) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for slot in &mut self.slots {
+            if slot.moments.is_none() {
+                slot.moments = Some(slot.zeros()?);
+            }
+        }
+        Ok(())
+    }
+
     /// One update with the gradients as they stand; parameters without a gradient stay, as in PyTorch.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
     pub fn step(&mut self, learning_rate: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let divisor = self.divisor.take();
+        self.allocate()?;
         for decays in [true, false] {
             let mut grads = Vec::new();
             let mut slots = Vec::new();
@@ -88,7 +113,6 @@ impl AdamW {
                     slots.push(slot);
                 }
             }
-            let list = |field: fn(&Slot) -> &Tensor| slots.iter().map(|slot| field(slot)).collect::<Vec<_>>();
             let numbers = ffi::AdamW {
                 lr: learning_rate,
                 beta1: self.config.beta1,
@@ -97,32 +121,41 @@ impl AdamW {
                 eps: self.config.epsilon,
             };
             let grads: Vec<&Tensor> = grads.iter().collect();
-            let (params, steps) = (list(|s| &s.parameter), list(|s| &s.step));
-            let (first, second) = (list(|s| &s.exp_avg), list(|s| &s.exp_avg_sq));
+            let params: Vec<&Tensor> = slots.iter().map(|slot| &slot.parameter).collect();
+            let steps: Vec<&Tensor> = slots.iter().map(|slot| &slot.step).collect();
+            let moments = |which: usize| slots.iter().flat_map(move |slot| &slot.moments).map(move |both| &both[which]);
+            let (first, second): (Vec<&Tensor>, Vec<&Tensor>) = (moments(0).collect(), moments(1).collect());
             ffi::fused_adamw(&params, &grads, &first, &second, &steps, divisor.as_ref(), numbers)?;
         }
         Ok(())
     }
 
     /// Moments and step counts by name: `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`.
-    pub fn state(&self) -> TensorMap {
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn state(&self) -> Result<TensorMap> {
         let mut state = TensorMap::new();
         for slot in &self.slots {
-            state.insert(format!("{}.exp_avg", slot.name), slot.exp_avg.shallow_clone());
-            state.insert(format!("{}.exp_avg_sq", slot.name), slot.exp_avg_sq.shallow_clone());
+            let [first, second] = match &slot.moments {
+                Some(moments) => moments.each_ref().map(Tensor::shallow_clone),
+                None => slot.zeros()?,
+            };
+            state.insert(format!("{}.exp_avg", slot.name), first);
+            state.insert(format!("{}.exp_avg_sq", slot.name), second);
             state.insert(format!("{}.step", slot.name), slot.step.shallow_clone());
         }
-        state
+        Ok(state)
     }
 
     /// Takes moments from `state`, read from `file`: every tensor must be there in its shape, and no other.
     pub fn restore(&mut self, mut state: TensorMap, file: &Path) -> Result<()> {
         let remedy = "the checkpoint belongs to another model; start a new run";
         let _guard = tch::no_grad_guard();
+        self.allocate()?;
         for slot in &mut self.slots {
-            for (part, target) in
-                [("exp_avg", &mut slot.exp_avg), ("exp_avg_sq", &mut slot.exp_avg_sq), ("step", &mut slot.step)]
-            {
+            let [first, second] = slot.moments.as_mut().expect("moments were made");
+            for (part, target) in [("exp_avg", first), ("exp_avg_sq", second), ("step", &mut slot.step)] {
                 let name = format!("{}.{part}", slot.name);
                 let source =
                     state.shift_remove(&name).ok_or_else(|| Error::tensor(file, &name, "is missing", remedy))?;
