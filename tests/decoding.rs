@@ -274,7 +274,7 @@ fn every_instruction_set_decodes_alike() {
     let _ = own_loops();
     for capability in ["avx2", "default"] {
         let ran = Command::new(std::env::current_exe().unwrap())
-            .args(["decoding::", "rollout::", "golden_sampling::", "golden_models::greedy", "model::"])
+            .args(["decoding::", "kernels::", "rollout::", "golden_sampling::", "golden_models::greedy", "model::"])
             .args(["--skip", "every_instruction_set", "--test-threads", "2"])
             .env(CAPABILITY, capability)
             .output()

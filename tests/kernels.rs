@@ -1,9 +1,9 @@
 //! The shim's own kernels against libtorch's operators: the head in chunks, attention over a flat list, tensors' memory.
 #![allow(clippy::unwrap_used)]
-use collimate::ffi::{self, Group, HeadPass, Heads, RowPlan, Segment};
+use collimate::ffi::{self, Activation, Group, HeadPass, Heads, RowPlan, Segment};
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{assert_close, device};
+use crate::support::{assert_close, assert_relative, device};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -110,6 +110,68 @@ fn an_embedding_adds_to_the_gradient_that_is_there() {
     }
     assert_close("rows", &ffi::embedding(&ours, &ids).unwrap(), &ours.index_select(0, &ids), 0.0);
     assert_close("gradient", &ours.grad(), &theirs.grad(), TOLERANCE);
+}
+
+/// Values that reach both ends of an activation.
+fn wide(shape: &[i64], phase: f64) -> Tensor {
+    noise(shape, phase, Device::Cpu) * 6.0
+}
+
+#[test]
+fn activation_and_product_in_one_are_libtorchs() {
+    let activations: [(Activation, fn(&Tensor) -> Tensor); 4] = [
+        (Activation::GeluTanh, |x| x.gelu("tanh")),
+        (Activation::Gelu, |x| x.gelu("none")),
+        (Activation::Silu, Tensor::silu),
+        (Activation::Relu, Tensor::relu),
+    ];
+    let leaf = |x: Tensor| x.set_requires_grad(true);
+    // 37 values fill no whole number of registers; 300 rows are several threads' work.
+    for (rows, width, out) in [(3, 37, 5), (300, 64, 8)] {
+        for (activation, plain) in activations {
+            for (gated, biased, in_out) in [(false, true, true), (true, false, false), (true, true, true)] {
+                let shape = if in_out { [width, out] } else { [out, width] };
+                let make = || {
+                    let (x, gate) = (leaf(wide(&[rows, width], 0.1)), leaf(wide(&[rows, width], 0.7)));
+                    [x, gate, leaf(noise(&shape, 0.4, Device::Cpu)), leaf(noise(&[out], 0.9, Device::Cpu))]
+                };
+                let (ours, theirs) = (make(), make());
+                let [x, gate, weight, bias] = &ours;
+                let (gate, bias) = (gated.then_some(gate), biased.then_some(bias));
+                let found = ffi::feed(x, gate, (weight, bias), in_out, activation).unwrap();
+                let inner = plain(&theirs[0]) * if gated { theirs[1].shallow_clone() } else { Tensor::from(1.0) };
+                let wanted = inner.matmul(&if in_out { theirs[2].shallow_clone() } else { theirs[2].tr() });
+                let wanted = if biased { wanted + &theirs[3] } else { wanted };
+                let what = format!("{activation:?}, {rows} rows, gated {gated}");
+                assert_relative(&what, &found, &wanted, TOLERANCE);
+                let values = tch::no_grad(|| ffi::activated(x, gate, activation).unwrap());
+                assert_close(&format!("{what}: values"), &values, &inner, TOLERANCE);
+                let upstream = noise(&[rows, out], 0.2, Device::Cpu);
+                (found * &upstream).sum(Kind::Float).backward();
+                (wanted * &upstream).sum(Kind::Float).backward();
+                for (name, (a, b)) in ["x", "gate", "weight", "bias"].iter().zip(ours.iter().zip(&theirs)) {
+                    assert_eq!(a.grad().defined(), b.grad().defined(), "{what}: {name}");
+                    if b.grad().defined() {
+                        assert_relative(&format!("{what}: gradient of {name}"), &a.grad(), &b.grad(), TOLERANCE);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_feed_forward_part_refuses_what_does_not_fit() {
+    let at = Device::Cpu;
+    let (x, weight) = (noise(&[3, 4], 0.0, at), noise(&[4, 5], 0.1, at));
+    let refused = |x: &Tensor, gate: Option<&Tensor>, weight: &Tensor| {
+        let found = ffi::feed(x, gate, (weight, None), true, Activation::Silu);
+        assert!(matches!(found, Err(collimate::Error::Shim(_))), "{found:?}");
+    };
+    refused(&x, Some(&noise(&[3, 5], 0.0, at)), &weight);
+    refused(&x, None, &noise(&[5, 4], 0.0, at));
+    refused(&x.to_kind(Kind::Double), None, &weight);
+    refused(&noise(&[4, 3], 0.0, at).tr(), None, &weight);
 }
 
 fn segment(start: i64, length: i64, owned: bool) -> Segment {

@@ -19,10 +19,13 @@ using collimate::guarded;
   void collimate_product_##variant(const Product*, int64_t begin, int64_t end);            \
   int64_t collimate_panel_width_##variant();                                               \
   void collimate_attend_##variant(const Step*, float* scores, int64_t begin, int64_t end); \
-  void collimate_draw_##variant(const Draw*, double* before, int64_t begin, int64_t end);
-#define VARIANT_OF(variant)                                                                             \
-  Kernels {                                                                                             \
-    collimate_product_##variant, collimate_attend_##variant, collimate_draw_##variant, collimate_panel_width_##variant() \
+  void collimate_draw_##variant(const Draw*, double* before, int64_t begin, int64_t end);  \
+  void collimate_activate_##variant(const Activated*, int64_t begin, int64_t end);         \
+  void collimate_activate_back_##variant(const Activated*, int64_t begin, int64_t end);
+#define VARIANT_OF(variant)                                                                        \
+  Kernels {                                                                                        \
+    collimate_product_##variant, collimate_attend_##variant, collimate_draw_##variant,             \
+        collimate_activate_##variant, collimate_activate_back_##variant, collimate_panel_width_##variant() \
   }
 
 #ifdef COLLIMATE_KERNELS
@@ -32,17 +35,8 @@ DECLARE(avx2)
 }
 #endif
 
-namespace {
-
-struct Kernels {
-  void (*product)(const Product*, int64_t, int64_t);
-  void (*attend)(const Step*, float*, int64_t, int64_t);
-  void (*draw)(const Draw*, double*, int64_t, int64_t);
-  int64_t panel_width;
-};
-
-// Of the instruction set that libtorch uses too (ATEN_CPU_CAPABILITY may lower it); null where there are none.
-const Kernels* kernels() {
+// Of the instruction set that libtorch uses too (ATEN_CPU_CAPABILITY may lower it).
+extern "C" const Kernels* collimate_kernels() {
   static const Kernels* chosen = []() -> const Kernels* {
 #ifdef COLLIMATE_KERNELS
     static const Kernels wide = VARIANT_OF(avx512), narrow = VARIANT_OF(avx2);
@@ -54,6 +48,8 @@ const Kernels* kernels() {
   }();
   return chosen;
 }
+
+namespace {
 
 // Up to here a weight is better read once and used at once; from here libtorch's rearranging it first pays.
 constexpr int64_t kMostRows = 128;
@@ -72,7 +68,7 @@ Tensor rows_of(const Tensor& tensor) {
 }
 
 bool served(const Tensor& x, const Tensor& weight, const Tensor* bias) {
-  return kernels() != nullptr && plain(x) && plain(weight) && x.dim() == 2 && weight.dim() == 2 && x.size(0) > 0 &&
+  return collimate_kernels() != nullptr && plain(x) && plain(weight) && x.dim() == 2 && weight.dim() == 2 && x.size(0) > 0 &&
          x.size(0) <= kMostRows && weight.is_contiguous() && (bias == nullptr || (plain(*bias) && bias->is_contiguous()));
 }
 
@@ -84,10 +80,10 @@ Tensor product(const Tensor& given, const Tensor& weight, const Tensor* bias, bo
   auto y = at::empty({x.size(0), out}, x.options());
   Product p{x.const_data_ptr<float>(), weight.const_data_ptr<float>(), bias ? bias->const_data_ptr<float>() : nullptr,
             y.mutable_data_ptr<float>(), x.size(0), in, out, in_out};
-  auto width = kernels()->panel_width;
+  auto width = collimate_kernels()->panel_width;
   auto grain = std::max<int64_t>(1, kThreadWork / (p.rows * in * width));
   at::parallel_for(0, (out + width - 1) / width, grain, [&](int64_t begin, int64_t end) {
-    kernels()->product(&p, begin, end);
+    collimate_kernels()->product(&p, begin, end);
   });
   return y;
 }
@@ -119,7 +115,7 @@ Tensor attend(Tensor* const* qkv, Tensor* const* cache, const Tensor& slot, cons
   auto room = heads * (keys.size(1) + 16);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> scores(room);
-    kernels()->attend(&step, scores.data(), begin, end);
+    collimate_kernels()->attend(&step, scores.data(), begin, end);
   });
   return out;
 }
@@ -128,7 +124,7 @@ Tensor attend(Tensor* const* qkv, Tensor* const* cache, const Tensor& slot, cons
 
 extern "C" {
 
-int collimate_decodes(const Tensor* like) { return kernels() != nullptr && plain(*like); }
+int collimate_decodes(const Tensor* like) { return collimate_kernels() != nullptr && plain(*like); }
 
 int collimate_product(const Tensor* x, const Tensor* weight, const Tensor* bias, int in_out, Tensor** out) {
   return guarded([&] {
@@ -139,7 +135,7 @@ int collimate_product(const Tensor* x, const Tensor* weight, const Tensor* bias,
 int collimate_attend(Tensor* const* qkv, Tensor* const* cache, const Tensor* slot, const Tensor* at, double scale,
                      int64_t window, Tensor** out) {
   return guarded([&] {
-    TORCH_CHECK(kernels() != nullptr, "attend: no kernels for this processor");
+    TORCH_CHECK(collimate_kernels() != nullptr, "attend: no kernels for this processor");
     for (int i = 0; i < 3; ++i) TORCH_CHECK(plain(*qkv[i]) && qkv[i]->dim() == 3, "attend: queries, keys, values");
     for (int i = 0; i < 2; ++i) TORCH_CHECK(plain(*cache[i]) && cache[i]->dim() == 4, "attend: the cache");
     *out = new Tensor(attend(qkv, cache, *slot, *at, scale, window));
@@ -149,14 +145,14 @@ int collimate_attend(Tensor* const* qkv, Tensor* const* cache, const Tensor* slo
 int collimate_draw(const Tensor* given, double inverse_temperature, const double* uniforms, int64_t* tokens,
                    float* logprobs) {
   return guarded([&] {
-    TORCH_CHECK(kernels() != nullptr && plain(*given) && given->dim() == 2, "draw: logits");
+    TORCH_CHECK(collimate_kernels() != nullptr && plain(*given) && given->dim() == 2, "draw: logits");
     auto logits = given->contiguous();
     auto rows = logits.size(0), vocab = logits.size(1);
     Draw draw{logits.const_data_ptr<float>(), uniforms, tokens, logprobs, vocab,
               static_cast<float>(inverse_temperature)};
     at::parallel_for(0, rows, std::max<int64_t>(1, kThreadWork / vocab), [&](int64_t begin, int64_t end) {
       std::vector<double> before(vocab / 512 + 1);
-      kernels()->draw(&draw, before.data(), begin, end);
+      collimate_kernels()->draw(&draw, before.data(), begin, end);
     });
     for (int64_t r = 0; r < rows; ++r) TORCH_CHECK(tokens[r] >= 0, "the logits of a row are no numbers");
   });

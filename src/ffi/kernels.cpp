@@ -279,6 +279,58 @@ void attend(const Step& s, int64_t row, float* scores) {
   }
 }
 
+// ---- Activations ------------------------------------------------------------------------------------------------------
+
+// act(x) and its derivative.
+struct Slope {
+  Floats value, slope;
+};
+
+// GELU in the tanh approximation, x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3).
+inline Slope gelu_tanh(Floats x) {
+  constexpr float k = 0.7978845608f, cubic = 0.044715f;
+  Floats square = x * x, u = k * x * (1.0f + cubic * square);
+  Floats e = exponential(u > 0.0f ? -2.0f * u : 2.0f * u);
+  Floats t = (1.0f - e) / (1.0f + e);
+  t = u > 0.0f ? t : -t;
+  Floats inner = k * (1.0f + 3.0f * cubic * square);
+  return {0.5f * x * (1.0f + t), 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner};
+}
+
+// x / (1 + e^-x)
+inline Slope silu(Floats x) {
+  Floats e = exponential(x > 0.0f ? -x : x), s = 1.0f / (1.0f + e);
+  s = x > 0.0f ? s : e * s;
+  return {x * s, s * (1.0f + x * (1.0f - s))};
+}
+
+template <Slope (*act)(Floats)>
+void activate(const Activated& a, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i += LANES) {
+    const int64_t count = end - i;
+    Floats value = act(load_some(a.x + i, count)).value;
+    if (a.gate != nullptr) value *= load_some(a.gate + i, count);
+    store_some(a.values + i, value, count);
+  }
+}
+
+template <Slope (*act)(Floats)>
+void activate_back(const Activated& a, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i += LANES) {
+    const int64_t count = end - i;
+    auto [value, slope] = act(load_some(a.x + i, count));
+    Floats grad = load_some(a.grads + i, count);
+    if (a.gate != nullptr) {
+      Floats gate = load_some(a.gate + i, count);
+      store_some(a.gate_grads + i, grad * value, count);
+      value *= gate;
+      grad *= gate;
+    }
+    store_some(a.values + i, value, count);
+    store_some(a.grads + i, grad * slope, count);
+  }
+}
+
 // ---- Sampling ---------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kBlock = 512;
@@ -377,6 +429,14 @@ int64_t KERNEL(collimate_panel_width)() { return kWidth; }
 
 void KERNEL(collimate_attend)(const Step* step, float* scores, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) attend(*step, row, scores);
+}
+
+void KERNEL(collimate_activate)(const Activated* a, int64_t begin, int64_t end) {
+  a->activation == kSilu ? activate<silu>(*a, begin, end) : activate<gelu_tanh>(*a, begin, end);
+}
+
+void KERNEL(collimate_activate_back)(const Activated* a, int64_t begin, int64_t end) {
+  a->activation == kSilu ? activate_back<silu>(*a, begin, end) : activate_back<gelu_tanh>(*a, begin, end);
 }
 
 void KERNEL(collimate_draw)(const Draw* drawn, double* before, int64_t begin, int64_t end) {

@@ -36,4 +36,28 @@ struct Draw {
   int64_t vocab;
   float inverse_temperature;
 };
+
+// Activations that have loops of their own.
+enum Activation { kGeluTanh = 0, kSilu = 1 };
+
+// values[i] = act(x[i]), times gate[i] where there is a gate. Going back, `grads` holds the gradient of that product and
+// becomes the one of x, `gate_grads` becomes the gate's.
+struct Activated {
+  const float *x, *gate;
+  float *values, *grads, *gate_grads;
+  int activation;
+};
+
+// The loops for one instruction set.
+struct Kernels {
+  void (*product)(const struct Product*, int64_t begin, int64_t end);
+  void (*attend)(const struct Step*, float* scores, int64_t begin, int64_t end);
+  void (*draw)(const struct Draw*, double* before, int64_t begin, int64_t end);
+  void (*activate)(const struct Activated*, int64_t begin, int64_t end);
+  void (*activate_back)(const struct Activated*, int64_t begin, int64_t end);
+  int64_t panel_width;
+};
+
+// Those of this processor; null where there are none.
+const struct Kernels* collimate_kernels();
 }

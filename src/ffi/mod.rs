@@ -4,6 +4,7 @@
 //! C++ exceptions never cross the boundary: they come back as [`Error::Shim`]. `memory.cpp` holds the CPU's tensors.
 mod attention;
 mod decode;
+mod feed;
 mod head;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -18,6 +19,7 @@ use torch_sys::C_tensor;
 
 pub use attention::{Group, Heads, RowPlan, Segment, attention};
 pub use decode::{attend, decodes, draw, small_product};
+pub use feed::{Activation, activated, feed};
 pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};
 
 use crate::error::{Error, Result};

@@ -11,7 +11,7 @@ use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear};
-use super::mlp::{Activation, activate};
+use super::mlp::{Activation, feed_forward};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
 use super::rope::{Rope, RopeConfig, Rotation};
@@ -252,9 +252,8 @@ impl Layer {
         let v = self.v_proj.forward(&normed)?;
         let x = x.f_add(&self.o_proj.forward(&self.attention.separate([q, k, v], input, cache)?)?)?;
         let normed = self.post_attention_layernorm.forward(&x)?;
-        let gate = activate(&self.gate_proj.forward(&normed)?, config.hidden_act)?;
-        let inner = gate.f_mul(&self.up_proj.forward(&normed)?)?;
-        Ok(x.f_add(&self.down_proj.forward(&inner)?)?)
+        let (gate, up) = (self.gate_proj.forward(&normed)?, self.up_proj.forward(&normed)?);
+        Ok(x.f_add(&feed_forward(&gate, Some(&up), config.hidden_act, &self.down_proj)?)?)
     }
 }
 

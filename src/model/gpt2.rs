@@ -8,7 +8,7 @@ use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear};
-use super::mlp::{Activation, activate};
+use super::mlp::{Activation, feed_forward};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
 use super::{dropout, embed};
@@ -168,8 +168,8 @@ impl Block {
         let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?;
         let attended = self.c_proj.forward(&self.attention.packed(qkv, input, cache)?)?;
         let x = x.f_add(&dropout(attended, input)?)?;
-        let inner = activate(&self.c_fc.forward(&self.ln_2.forward(&x)?)?, config.activation_function)?;
-        let out = self.mlp_c_proj.forward(&inner)?;
+        let inner = self.c_fc.forward(&self.ln_2.forward(&x)?)?;
+        let out = feed_forward(&inner, None, config.activation_function, &self.mlp_c_proj)?;
         Ok(x.f_add(&dropout(out, input)?)?)
     }
 }

@@ -9,7 +9,7 @@ use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear};
-use super::mlp::{Activation, activate};
+use super::mlp::{Activation, feed_forward};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
 use super::rope::{Rope, RopeConfig, Rotation};
@@ -191,7 +191,7 @@ impl Layer {
 
     fn feed_forward(&self, x: &Tensor, config: &Config, input: &ModelInput) -> Result<Tensor> {
         let inner = self.dense_h_to_4h.forward(&self.post_attention_layernorm.forward(x)?)?;
-        dropout(self.dense_4h_to_h.forward(&activate(&inner, config.hidden_act)?)?, input)
+        dropout(feed_forward(&inner, None, config.hidden_act, &self.dense_4h_to_h)?, input)
     }
 
     fn forward(

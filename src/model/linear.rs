@@ -81,11 +81,26 @@ impl Linear {
         Ok(Linear::new(weight, bias, layout, builder.compute()))
     }
 
+    /// Whether products are in float32.
+    pub fn is_full_precision(&self) -> bool {
+        self.compute == Kind::Float
+    }
+
+    /// Whether products of few rows take the loops of decoding now.
+    pub fn decodes(&self) -> bool {
+        self.is_full_precision() && DECODING.get() > 0
+    }
+
+    /// Weight, bias, and whether the weight is `[in, out]`.
+    pub fn parts(&self) -> (&Tensor, Option<&Tensor>, bool) {
+        (&self.weight, self.bias.as_ref(), self.layout == Layout::InOut)
+    }
+
     /// `x [M, in]` to `[M, out]`, in the compute kind. Gradients reach the float32 masters through the casts.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.compute == Kind::Float && DECODING.get() > 0 {
-            let in_out = self.layout == Layout::InOut;
-            if let Some(y) = ffi::small_product(x, &self.weight, self.bias.as_ref(), in_out)? {
+        if self.decodes() {
+            let (weight, bias, in_out) = self.parts();
+            if let Some(y) = ffi::small_product(x, weight, bias, in_out)? {
                 return Ok(y);
             }
         }

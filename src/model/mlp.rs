@@ -1,20 +1,11 @@
-//! Activations of the feed-forward part. Owns no weights.
-use tch::Tensor;
+//! The second half of the feed-forward part: activation, gate, the product that follows. Owns no weights.
+use tch::{Device, Kind, Tensor};
 
+use super::linear::Linear;
 use crate::error::Result;
+use crate::ffi;
 
-/// The activation of the feed-forward part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// GELU in the tanh approximation (`gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`).
-    GeluTanh,
-    /// Exact GELU.
-    Gelu,
-    /// SiLU, also called swish.
-    Silu,
-    /// ReLU.
-    Relu,
-}
+pub use crate::ffi::Activation;
 
 impl Activation {
     /// What messages say of the names.
@@ -32,8 +23,27 @@ impl Activation {
     }
 }
 
-/// Applies the activation, with libtorch's fused kernels.
-pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+/// `act(x [N, F])`, times the gate `[N, F]` where there is one, through `down`: `[N, D]`. On the CPU in float32 what lies
+/// between is made again in the backward pass instead of being kept.
+///
+/// # Errors
+/// [`crate::Error::Torch`] or [`crate::Error::Shim`] when memory is short.
+pub fn feed_forward(x: &Tensor, gate: Option<&Tensor>, activation: Activation, down: &Linear) -> Result<Tensor> {
+    if x.device() != Device::Cpu || x.kind() != Kind::Float || !down.is_full_precision() {
+        let inner = activate(x, activation)?;
+        return match gate {
+            Some(gate) => down.forward(&inner.f_mul(gate)?),
+            None => down.forward(&inner),
+        };
+    }
+    if down.decodes() {
+        return down.forward(&ffi::activated(x, gate, activation)?);
+    }
+    let (weight, bias, in_out) = down.parts();
+    ffi::feed(x, gate, (weight, bias), in_out, activation)
+}
+
+fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     Ok(match activation {
         Activation::GeluTanh => x.f_gelu("tanh")?,
         Activation::Gelu => x.f_gelu("none")?,

@@ -9,7 +9,7 @@ use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
 use super::keys::Keys;
 use super::linear::{Layout, Linear, cast};
-use super::mlp::{Activation, activate};
+use super::mlp::{Activation, feed_forward};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
 use super::{dropout, embed};
@@ -199,8 +199,7 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor, config: &Config, input: &ModelInput) -> Result<Tensor> {
-        let inner = activate(&self.fc1.forward(x)?, config.activation_function)?;
-        dropout(self.fc2.forward(&inner)?, input)
+        dropout(feed_forward(&self.fc1.forward(x)?, None, config.activation_function, &self.fc2)?, input)
     }
 
     fn forward(&self, x: &Tensor, config: &Config, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
