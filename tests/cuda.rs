@@ -36,7 +36,7 @@ fn has_gpu(test: &str) -> bool {
 }
 
 fn on(device: Device, compute: Kind) -> LoadOptions {
-    LoadOptions { device, compute, trainable: true, mapped: false }
+    LoadOptions { device, compute, trainable: true, mapped: false, checkpointing: false }
 }
 
 fn load(config: &HfConfig, device: Device, compute: Kind) -> CausalLm {

@@ -209,7 +209,13 @@ fn the_sampling_pass_sees_what_a_whole_forward_sees() {
         if name.ends_with("-reward") {
             continue;
         }
-        let options = LoadOptions { device: device(), compute: Kind::Float, trainable: true, mapped: false };
+        let options = LoadOptions {
+            device: device(),
+            compute: Kind::Float,
+            trainable: true,
+            mapped: false,
+            checkpointing: false,
+        };
         let policy = CausalLm::from_pretrained(&directory, &options).unwrap();
         // Longer than that, dynamic scaling turns earlier keys anew.
         assert_eq!(policy.is_steady(13), name != "llama-rope-dynamic", "{name}");

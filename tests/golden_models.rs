@@ -42,7 +42,7 @@ fn every_family_has_cases() {
 const TOLERANCE: f64 = 1e-5;
 
 fn options(compute: Kind, trainable: bool) -> LoadOptions {
-    LoadOptions { device: device(), compute, trainable, mapped: !trainable }
+    LoadOptions { device: device(), compute, trainable, mapped: !trainable, checkpointing: false }
 }
 
 fn load(name: &str, trainable: bool) -> (CausalLm, Value) {

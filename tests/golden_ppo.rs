@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 const TOLERANCE: f64 = 2e-5;
 
 fn options() -> LoadOptions {
-    LoadOptions { device: device(), compute: Kind::Float, trainable: true, mapped: false }
+    LoadOptions { device: device(), compute: Kind::Float, trainable: true, mapped: false, checkpointing: false }
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

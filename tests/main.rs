@@ -1,6 +1,7 @@
 //! The one integration binary: libtorch links once.
 mod architecture;
 mod chat;
+mod checkpointing;
 mod cli;
 mod config;
 mod config_files;

@@ -14,7 +14,7 @@ pub static FROZEN: LazyLock<LoadOptions> = LazyLock::new(|| options(false));
 pub const VOCAB: i64 = 41;
 
 fn options(trainable: bool) -> LoadOptions {
-    LoadOptions { device: device(), compute: Kind::Float, trainable, mapped: !trainable }
+    LoadOptions { device: device(), compute: Kind::Float, trainable, mapped: !trainable, checkpointing: false }
 }
 
 /// Shapes with nothing accidentally equal: 3 heads of 8, an inner width that is not 4 D.

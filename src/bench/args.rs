@@ -122,7 +122,7 @@ impl BenchArgs {
     /// A device that is not there.
     pub fn load_options(&self) -> Result<LoadOptions> {
         let (device, compute) = (device::resolve(&self.device)?, self.dtype.kind());
-        Ok(LoadOptions { device, compute, trainable: true, mapped: false })
+        Ok(LoadOptions { device, compute, trainable: true, mapped: false, checkpointing: false })
     }
 }
 

@@ -56,7 +56,7 @@ impl ModelArgs {
     /// Options for a model that is not trained.
     pub fn load_options(&self) -> Result<LoadOptions> {
         let (device, compute) = (device::resolve(&self.device)?, self.dtype.kind());
-        Ok(LoadOptions { device, compute, trainable: false, mapped: true })
+        Ok(LoadOptions { device, compute, trainable: false, mapped: true, checkpointing: false })
     }
 
     /// Sequences a forward pass.

@@ -19,6 +19,9 @@ pub struct TrainConfig {
     /// Most tokens of a forward and backward pass, each counted as often as it is computed (a pair's prompt once); a row
     /// with more goes alone. Changes memory, not results.
     pub micro_batch_tokens: Option<usize>,
+    /// Layers keep only what went into them, and compute the rest again for the gradient. Changes memory and time, not
+    /// results.
+    pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// `linear`, `cosine` or `constant` after warm-up.
@@ -66,6 +69,7 @@ impl Default for TrainConfig {
             batch_size: 8,
             micro_batch_size: None,
             micro_batch_tokens: None,
+            gradient_checkpointing: false,
             learning_rate: 5e-5,
             schedule: ScheduleKind::default(),
             warmup_steps: 0,

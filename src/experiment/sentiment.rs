@@ -80,7 +80,7 @@ fn train(config: &SentimentConfig, runner: &mut Runner) -> Result<()> {
 
 fn load_options(config: &SentimentConfig) -> Result<LoadOptions> {
     let device = device::resolve(&config.experiment.device)?;
-    Ok(LoadOptions { device, compute: Kind::Float, trainable: false, mapped: false })
+    Ok(LoadOptions { device, compute: Kind::Float, trainable: false, mapped: false, checkpointing: false })
 }
 
 /// Pairs of training prompts, and of held-out ones to tell how good the reward model and DPO are.

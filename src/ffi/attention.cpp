@@ -15,6 +15,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <tuple>
 #include <vector>
 
@@ -54,6 +55,7 @@ struct Plan : torch::CustomClassHolder {
 
   // [W, W]: 0 where a query sees a key, itself and the `window - 1` before it, else minus infinity. One for all layers.
   Tensor band(int64_t width, int64_t window, at::TensorOptions options) {
+    std::lock_guard<std::mutex> lock(mutex_);
     auto& mask = bands_[{width, window, static_cast<int>(c10::typeMetaToScalarType(options.dtype()))}];
     if (!mask.defined()) {
       auto sees = at::ones({width, width}, options.dtype(at::kBool)).tril_(0).triu_(1 - window);
@@ -63,6 +65,7 @@ struct Plan : torch::CustomClassHolder {
   }
 
  private:
+  std::mutex mutex_;
   std::map<std::tuple<int64_t, int64_t, int>, Tensor> bands_;
 };
 

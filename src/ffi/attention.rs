@@ -1,5 +1,6 @@
 //! Causal attention over a flat list of tokens on the CPU (`attention.cpp`). Owns the plan of rows.
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -43,12 +44,17 @@ pub struct Group {
     pub rows: Vec<Vec<Segment>>,
 }
 
-/// Which tokens of a flat list attend to which, for all layers of a forward pass and its backward pass.
-#[derive(Debug)]
-pub struct RowPlan(*mut c_void);
+/// Which tokens of a flat list attend to which, for all layers of a forward pass and its backward pass. Clones are the same
+/// plan.
+#[derive(Debug, Clone)]
+pub struct RowPlan(Arc<Handle>);
 
-// SAFETY: the shim's plan is only used by one thread at a time, as its owner is.
-unsafe impl Send for RowPlan {}
+#[derive(Debug)]
+struct Handle(*mut c_void);
+
+// SAFETY: the shim's plan does not change but for the masks that it keeps, behind a lock of its own.
+unsafe impl Send for Handle {}
+unsafe impl Sync for Handle {}
 
 impl RowPlan {
     /// A plan of groups, which own every token once.
@@ -67,11 +73,11 @@ impl RowPlan {
         let mut out = std::ptr::null_mut();
         // SAFETY: the shim reads `numbers` and hands over one plan, freed in `drop`.
         check(unsafe { collimate_plan(numbers.as_ptr(), numbers.len(), &mut out) })?;
-        Ok(RowPlan(out))
+        Ok(RowPlan(Arc::new(Handle(out))))
     }
 }
 
-impl Drop for RowPlan {
+impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed once; graphs that are still to run backward hold the plan by a count of their own.
         unsafe { collimate_plan_free(self.0) }
@@ -102,7 +108,7 @@ pub fn attention(plan: &RowPlan, first: &Tensor, others: Option<[&Tensor; 2]>, h
     let mut out = std::ptr::null_mut();
     // SAFETY: valid handles that outlive the call; on success one new handle, which the Tensor then owns.
     let code = unsafe {
-        collimate_attention(plan.0, first.as_ptr(), k, v, heads.heads, heads.kv_heads, heads.scale, window, &mut out)
+        collimate_attention(plan.0.0, first.as_ptr(), k, v, heads.heads, heads.kv_heads, heads.scale, window, &mut out)
     };
     check(code)?;
     Ok(unsafe { Tensor::from_ptr(out) })

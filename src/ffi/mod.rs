@@ -3,6 +3,7 @@
 //!
 //! C++ exceptions never cross the boundary: they come back as [`Error::Shim`]. `memory.cpp` holds the CPU's tensors.
 mod attention;
+mod checkpoint;
 mod decode;
 mod feed;
 mod head;
@@ -18,6 +19,7 @@ use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 pub use attention::{Group, Heads, RowPlan, Segment, attention};
+pub use checkpoint::checkpoint;
 pub use decode::{attend, decodes, draw, small_product};
 pub use feed::{Activation, activated, feed};
 pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};

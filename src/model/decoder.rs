@@ -1,10 +1,13 @@
 //! The decoder that Llama (Touvron et al. 2023), Mistral and Qwen share, as transformers computes it: root-mean-square
 //! norms, rotary positions, grouped-query attention, gated feed-forward. Owns its tensor names; the families' files say
 //! which of its options they have.
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
+use super::blocks::{Block, Blocks};
 use super::cache::KvCache;
 use super::embed;
 use super::family::{Facts, Family, Spec};
@@ -158,10 +161,10 @@ impl Family for DecoderFamily {
 
 /// The decoder without its head.
 struct Decoder {
-    config: DecoderConfig,
+    config: Arc<DecoderConfig>,
     embed_tokens: Tensor,
     rope: Rope,
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
     norm: Norm,
 }
 
@@ -185,9 +188,9 @@ impl Decoder {
         let normal = Init::Normal { std: config.initializer_range };
         let embed_tokens = builder.take(EMBEDDING, &[config.vocab_size, config.hidden_size], normal)?;
         let rope = Rope::new(config.rope.clone(), builder.device())?;
-        let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, builder)).collect::<Result<_>>()?;
+        let layers = Blocks::take(builder, config.num_hidden_layers, |n, builder| Layer::new(&config, n, builder))?;
         let norm = norm("model.norm", config.hidden_size, &config, builder, Kind::Float)?;
-        Ok(Decoder { config, embed_tokens, rope, layers, norm })
+        Ok(Decoder { config: Arc::new(config), embed_tokens, rope, layers, norm })
     }
 }
 
@@ -229,12 +232,15 @@ impl Layer {
             down_proj,
         })
     }
+}
+
+impl Block for Layer {
+    type Common = (Arc<DecoderConfig>, Rotation);
 
     fn forward(
         &self,
         x: &Tensor,
-        config: &DecoderConfig,
-        rotation: &Rotation,
+        (config, rotation): &Self::Common,
         input: &ModelInput,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
@@ -258,12 +264,10 @@ impl Layer {
 }
 
 impl Backbone for Decoder {
-    fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
-        let mut x = embed(&self.embed_tokens, &input.tokens)?;
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let x = embed(&self.embed_tokens, &input.tokens)?;
         let rotation = self.rope.rotation(input)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &self.config, &rotation, input, cache.as_deref_mut())?;
-        }
+        let x = self.layers.forward(x, (self.config.clone(), rotation), input, cache)?;
         self.norm.forward(&x)
     }
 

@@ -1,8 +1,11 @@
 //! GPT-2 (Radford et al. 2019) as transformers' `GPT2Model` computes it. Owns its tensor names; no head, no files.
+use std::sync::Arc;
+
 use tch::Tensor;
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
+use super::blocks::Blocks;
 use super::cache::KvCache;
 use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
@@ -11,7 +14,7 @@ use super::linear::{Layout, Linear};
 use super::mlp::{Activation, feed_forward};
 use super::norm::{Norm, NormKind};
 use super::params::{Builder, Init};
-use super::{dropout, embed};
+use super::{blocks, dropout, embed};
 use crate::error::Result;
 
 /// The family's names.
@@ -115,10 +118,10 @@ impl Family for Config {
 
 /// GPT-2 without its head.
 struct Gpt2 {
-    config: Config,
+    config: Arc<Config>,
     wte: Tensor,
     wpe: Tensor,
-    blocks: Vec<Block>,
+    blocks: Blocks<Block>,
     ln_f: Norm,
 }
 
@@ -139,9 +142,9 @@ impl Gpt2 {
         let normal = Init::Normal { std };
         let wte = builder.take(SPEC.embedding, &[config.vocab_size, d], normal)?;
         let wpe = builder.take("transformer.wpe.weight", &[config.n_positions, d], normal)?;
-        let blocks = (0..config.n_layer).map(|layer| Block::new(&config, layer, builder)).collect::<Result<_>>()?;
+        let blocks = Blocks::take(builder, config.n_layer, |layer, builder| Block::new(&config, layer, builder))?;
         let ln_f = norm("transformer.ln_f", &config, builder, tch::Kind::Float)?;
-        Ok(Gpt2 { config, wte, wpe, blocks, ln_f })
+        Ok(Gpt2 { config: Arc::new(config), wte, wpe, blocks, ln_f })
     }
 }
 
@@ -163,8 +166,18 @@ impl Block {
             mlp_c_proj: conv1d(&name("mlp.c_proj"), [inner, d], residual, builder)?,
         })
     }
+}
 
-    fn forward(&self, x: &Tensor, config: &Config, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+impl blocks::Block for Block {
+    type Common = Arc<Config>;
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        config: &Arc<Config>,
+        input: &ModelInput,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
         let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?;
         let attended = self.c_proj.forward(&self.attention.packed(qkv, input, cache)?)?;
         let x = x.f_add(&dropout(attended, input)?)?;
@@ -175,13 +188,11 @@ impl Block {
 }
 
 impl Backbone for Gpt2 {
-    fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
         let tokens = embed(&self.wte, &input.tokens)?;
         let positions = embed(&self.wpe, &input.positions)?;
-        let mut x = dropout(tokens.f_add(&positions)?, input)?;
-        for block in &self.blocks {
-            x = block.forward(&x, &self.config, input, cache.as_deref_mut())?;
-        }
+        let x = dropout(tokens.f_add(&positions)?, input)?;
+        let x = self.blocks.forward(x, self.config.clone(), input, cache)?;
         self.ln_f.forward(&x)
     }
 

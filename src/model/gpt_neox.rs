@@ -1,9 +1,12 @@
 //! GPT-NeoX (Black et al. 2022) and Pythia as transformers' `GPTNeoXModel` computes them. Owns its keys and tensor names;
 //! no head, no files.
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
+use super::blocks::{Block, Blocks};
 use super::cache::KvCache;
 use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
@@ -119,10 +122,10 @@ impl Family for Config {
 
 /// GPT-NeoX without its head.
 struct GptNeoX {
-    config: Config,
+    config: Arc<Config>,
     embed_in: Tensor,
     rope: Rope,
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
     final_layer_norm: Norm,
 }
 
@@ -141,9 +144,9 @@ impl GptNeoX {
         let normal = Init::Normal { std: config.initializer_range };
         let embed_in = builder.take(SPEC.embedding, &[config.vocab_size, config.hidden_size], normal)?;
         let rope = Rope::new(config.rope.clone(), builder.device())?;
-        let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, builder)).collect::<Result<_>>()?;
+        let layers = Blocks::take(builder, config.num_hidden_layers, |n, builder| Layer::new(&config, n, builder))?;
         let final_layer_norm = norm("gpt_neox.final_layer_norm", &config, builder, Kind::Float)?;
-        Ok(GptNeoX { config, embed_in, rope, layers, final_layer_norm })
+        Ok(GptNeoX { config: Arc::new(config), embed_in, rope, layers, final_layer_norm })
     }
 }
 
@@ -193,12 +196,15 @@ impl Layer {
         let inner = self.dense_h_to_4h.forward(&self.post_attention_layernorm.forward(x)?)?;
         dropout(feed_forward(&inner, None, config.hidden_act, &self.dense_4h_to_h)?, input)
     }
+}
+
+impl Block for Layer {
+    type Common = (Arc<Config>, Rotation);
 
     fn forward(
         &self,
         x: &Tensor,
-        config: &Config,
-        rotation: &Rotation,
+        (config, rotation): &Self::Common,
         input: &ModelInput,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
@@ -210,12 +216,10 @@ impl Layer {
 }
 
 impl Backbone for GptNeoX {
-    fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
-        let mut x = dropout(embed(&self.embed_in, &input.tokens)?, input)?;
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let x = dropout(embed(&self.embed_in, &input.tokens)?, input)?;
         let rotation = self.rope.rotation(input)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &self.config, &rotation, input, cache.as_deref_mut())?;
-        }
+        let x = self.layers.forward(x, (self.config.clone(), rotation), input, cache)?;
         self.final_layer_norm.forward(&x)
     }
 

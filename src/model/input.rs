@@ -140,6 +140,19 @@ impl ModelInput {
         self
     }
 
+    /// The same input: tensors and plan are shared, not copied.
+    pub(super) fn share(&self) -> Self {
+        ModelInput {
+            tokens: self.tokens.shallow_clone(),
+            positions: self.positions.shallow_clone(),
+            layout: self.layout.share(),
+            plan: self.plan.clone(),
+            lengths: self.lengths.clone(),
+            spans: self.spans.clone(),
+            ..*self
+        }
+    }
+
     /// For each flat token the length of its sequence: with rows that share tokens, of the longest of them.
     pub(super) fn spans(&self) -> &[i64] {
         &self.spans
@@ -153,6 +166,27 @@ impl ModelInput {
     /// Whether there are no tokens; [`ModelInput::new`] refuses that.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Layout {
+    fn share(&self) -> Self {
+        match self {
+            Layout::Dense { rows, width } => Layout::Dense { rows: *rows, width: *width },
+            Layout::Grid { rows, width, grid, inverse } => Layout::Grid {
+                rows: *rows,
+                width: *width,
+                grid: grid.shallow_clone(),
+                inverse: inverse.shallow_clone(),
+            },
+            Layout::Step { rows, width, slot, at, mask } => Layout::Step {
+                rows: *rows,
+                width: *width,
+                slot: slot.shallow_clone(),
+                at: at.shallow_clone(),
+                mask: mask.as_ref().map(Tensor::shallow_clone),
+            },
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! the rows that are asked for.
 mod attention;
 mod backbone;
+mod blocks;
 mod cache;
 mod critic;
 mod decoder;
@@ -66,6 +67,9 @@ pub struct LoadOptions {
     /// Without gradients: weights are read where their file is mapped, not copied, so that the file must stay as it is for as
     /// long as the model lives. For commands that are soon over.
     pub mapped: bool,
+    /// With gradients: blocks keep their input alone and are run again for the gradient, which takes less memory and a forward
+    /// pass more.
+    pub checkpointing: bool,
 }
 
 impl LoadOptions {

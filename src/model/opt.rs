@@ -1,9 +1,12 @@
 //! OPT (Zhang et al. 2022) as transformers' `OPTModel` computes it: norms before or after, embeddings of a width of their
 //! own, learned positions from 2. Owns its keys and tensor names; no head, no files.
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
+use super::blocks::{Block, Blocks};
 use super::cache::KvCache;
 use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
@@ -121,12 +124,12 @@ impl Family for Config {
 
 /// OPT without its head.
 struct Opt {
-    config: Config,
+    config: Arc<Config>,
     embed_tokens: Tensor,
     embed_positions: Tensor,
     /// Between the embeddings' width and the layers', where they differ: into the layers and out of them.
     projections: Option<[Linear; 2]>,
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
     final_layer_norm: Option<Norm>,
 }
 
@@ -156,12 +159,12 @@ impl Opt {
             true => None,
             false => Some([project("project_in", [d, embedded])?, project("project_out", [embedded, d])?]),
         };
-        let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, builder)).collect::<Result<_>>()?;
+        let layers = Blocks::take(builder, config.num_hidden_layers, |n, builder| Layer::new(&config, n, builder))?;
         let final_layer_norm = match config.do_layer_norm_before && !config.remove_final_layer_norm {
             true => Some(config.norm("model.decoder.final_layer_norm", builder, Kind::Float)?),
             false => None,
         };
-        Ok(Opt { config, embed_tokens, embed_positions, projections, layers, final_layer_norm })
+        Ok(Opt { config: Arc::new(config), embed_tokens, embed_positions, projections, layers, final_layer_norm })
     }
 }
 
@@ -201,8 +204,18 @@ impl Layer {
     fn feed_forward(&self, x: &Tensor, config: &Config, input: &ModelInput) -> Result<Tensor> {
         dropout(feed_forward(&self.fc1.forward(x)?, None, config.activation_function, &self.fc2)?, input)
     }
+}
 
-    fn forward(&self, x: &Tensor, config: &Config, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+impl Block for Layer {
+    type Common = Arc<Config>;
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        config: &Arc<Config>,
+        input: &ModelInput,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
         if config.do_layer_norm_before {
             let x = x.f_add(&self.attend(&self.self_attn_layer_norm.forward(x)?, input, cache)?)?;
             return Ok(x.f_add(&self.feed_forward(&self.final_layer_norm.forward(&x)?, config, input)?)?);
@@ -213,16 +226,14 @@ impl Layer {
 }
 
 impl Backbone for Opt {
-    fn hidden_states(&self, input: &ModelInput, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+    fn hidden_states(&self, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
         let mut x = embed(&self.embed_tokens, &input.tokens)?;
         if let Some([project_in, _]) = &self.projections {
             x = cast(&project_in.forward(&x)?, Kind::Float)?;
         }
         let places = input.positions.f_add_scalar(OFFSET)?;
         x = dropout(x.f_add(&embed(&self.embed_positions, &places)?)?, input)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &self.config, input, cache.as_deref_mut())?;
-        }
+        x = self.layers.forward(x, self.config.clone(), input, cache)?;
         if let Some(norm) = &self.final_layer_norm {
             x = norm.forward(&x)?;
         }

@@ -109,6 +109,7 @@ pub struct Builder {
     compute: Kind,
     trainable: bool,
     mapped: bool,
+    checkpointing: bool,
 }
 
 impl Builder {
@@ -118,7 +119,17 @@ impl Builder {
             Source::Weights(weights) | Source::Headers(weights) => weights.dir().to_path_buf(),
             _ => PathBuf::new(),
         };
-        Builder { source, seed, params: Params::default(), origin, device, compute, trainable, mapped: false }
+        Builder {
+            source,
+            seed,
+            params: Params::default(),
+            origin,
+            device,
+            compute,
+            trainable,
+            mapped: false,
+            checkpointing: false,
+        }
     }
 
     /// One that checks what is taken against the headers of `weights` and hands out zeros that take no memory.
@@ -129,12 +140,18 @@ impl Builder {
     /// As `options` say; `seed` as in [`Builder::new`].
     pub fn with(source: Source, seed: u64, options: &LoadOptions) -> Self {
         let builder = Self::new(source, seed, options.device, options.compute, options.trainable);
-        Builder { mapped: options.mapped && !options.trainable, ..builder }
+        let (mapped, checkpointing) = (options.mapped && !options.trainable, options.checkpointing);
+        Builder { mapped, checkpointing, ..builder }
     }
 
     /// Where tensors go.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Whether blocks are to keep their input alone.
+    pub fn checkpointing(&self) -> bool {
+        self.checkpointing
     }
 
     /// The kind of matrix products.

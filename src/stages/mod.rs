@@ -97,7 +97,13 @@ impl Session {
         let device = device::resolve(&model.device)?;
         let model_dir = hub::resolve_model(&model.path)?;
         let mut tokenizer = open_tokenizer(model, &config.data, &model_dir)?;
-        let options = LoadOptions { device, compute: kind_of(model.dtype), trainable: true, mapped: false };
+        let options = LoadOptions {
+            device,
+            compute: kind_of(model.dtype),
+            trainable: true,
+            mapped: false,
+            checkpointing: config.train.gradient_checkpointing,
+        };
         let moment = moment(resume_from.as_deref())?;
         tokenizer.set_moment(moment);
         let session = Self { run, table, resume_from, model_dir, tokenizer, options, moment };

@@ -12,8 +12,15 @@ pub const CONFIG_FILE: &str = "config.toml";
 const LOCK_FILE: &str = ".lock";
 
 /// Keys that a resumed run may change: they decide what is kept, where it stands and runs, not what is computed.
-const FREE_KEYS: &[&str] =
-    &["train.resume", "train.keep", "train.keep_best", "train.save_every", "train.output", "model.device"];
+const FREE_KEYS: &[&str] = &[
+    "train.resume",
+    "train.keep",
+    "train.keep_best",
+    "train.save_every",
+    "train.output",
+    "train.gradient_checkpointing",
+    "model.device",
+];
 
 /// What a run directory holds.
 #[derive(Debug, PartialEq)]
