@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="gpt2", help="a model directory or a hub id in the cache; default: gpt2")
     parser.add_argument("--reviews", type=Path, help="JSONL of {text}; default: made of data/sft.jsonl")
     parser.add_argument("--rounds", type=int, default=3, help="times that every case is measured; default: 3")
-    parser.add_argument("--steps", type=int, default=4, help="training steps of a measurement; default: 4")
+    parser.add_argument("--steps", type=int, default=8, help="training steps of a measurement; default: 8")
     parser.add_argument("--batch", type=int, default=8, help="rows, pairs or episodes a step; default: 8")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for both; default: cpu")
     parser.add_argument("--output", type=Path, default=Path("runs/bench.md"), help="default: runs/bench.md")
