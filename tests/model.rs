@@ -36,6 +36,25 @@ fn flat_equals_each_row_alone() {
     }
 }
 
+/// Few tokens that are read leave the last block's others out, many do not; a token may be read twice. With checkpointing, too.
+#[test]
+fn states_of_some_tokens_are_those_of_all() {
+    for plain in families() {
+        let config = serde_json::Value::Object(plain.config().raw.clone());
+        let frugal = model(config, &LoadOptions { checkpointing: true, ..*TRAINABLE });
+        for rows in [vec![31i64, 8, 31, 2], (0..30).collect()] {
+            let rows = index(&rows);
+            let all = plain.hidden_states(&flat(&sequences()), None).unwrap().index_select(0, &rows);
+            let wanted = gradients(&plain, &weighted(&plain.logits(&all).unwrap()));
+            for model in [&plain, &frugal] {
+                let some = model.states_at(&flat(&sequences()), &rows, None).unwrap();
+                assert!(difference(&all, &some) < TOLERANCE);
+                assert_gradients(&gradients(model, &weighted(&model.logits(&some).unwrap())), &wanted, 1e-4);
+            }
+        }
+    }
+}
+
 /// Equal lengths take the path without a gather; one longer row more forces the gather.
 #[test]
 fn flat_equals_padded() {

@@ -108,6 +108,9 @@ bool plain_floats(const Tensor* x) {
 
 extern "C" {
 
+// Whether the functions below serve tensors like this one.
+int collimate_feeds(const Tensor* like) { return collimate::plain_floats(like); }
+
 // act(x [N, F]), times `gate [N, F]` where there is one.
 int collimate_activated(const Tensor* x, const Tensor* gate, int kind, Tensor** out) {
   return collimate::guarded([&] {

@@ -8,6 +8,7 @@ use super::check;
 use crate::error::Result;
 
 unsafe extern "C" {
+    fn collimate_feeds(like: *const C_tensor) -> c_int;
     fn collimate_activated(
         x: *const C_tensor,
         gate: *const C_tensor,
@@ -42,10 +43,16 @@ fn pointer(tensor: Option<&Tensor>) -> *const C_tensor {
     tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 
+/// Whether [`activated`] and [`feed`] serve tensors like this one: float32, in order, on the CPU.
+pub fn feeds(like: &Tensor) -> bool {
+    // SAFETY: a valid handle, only read.
+    unsafe { collimate_feeds(like.as_ptr()) != 0 }
+}
+
 /// act(x), times a gate of its shape where there is one; without gradient.
 ///
 /// # Errors
-/// [`crate::Error::Shim`] for what is not float32, in order, on the CPU.
+/// [`crate::Error::Shim`] for what [`feeds`] says no to.
 pub fn activated(x: &Tensor, gate: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
     let mut out = std::ptr::null_mut();
     // SAFETY: valid handles that outlive the call; on success one new handle.
@@ -58,7 +65,7 @@ pub fn activated(x: &Tensor, gate: Option<&Tensor>, activation: Activation) -> R
 /// pass makes the activation's values again, so that they are not kept.
 ///
 /// # Errors
-/// [`crate::Error::Shim`] for what is not float32, in order, on the CPU, or does not fit.
+/// [`crate::Error::Shim`] for what [`feeds`] says no to, or what does not fit.
 pub fn feed(
     x: &Tensor,
     gate: Option<&Tensor>,

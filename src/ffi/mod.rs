@@ -21,7 +21,7 @@ use torch_sys::C_tensor;
 pub use attention::{Group, Heads, RowPlan, Segment, attention};
 pub use checkpoint::checkpoint;
 pub use decode::{attend, decodes, draw, small_product};
-pub use feed::{Activation, activated, feed};
+pub use feed::{Activation, activated, feed, feeds};
 pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};
 
 use crate::error::{Error, Result};

@@ -54,9 +54,7 @@ impl Critic {
     /// # Errors
     /// [`Error::Torch`] when memory is short.
     pub fn network_values(model: &RewardModel, input: &ModelInput, rows: &Tensor) -> Result<Tensor> {
-        let hidden = model.hidden_states(input, None)?;
-        let at = Tensor::f_embedding(&hidden, rows, -1, false, false)?;
-        Ok(model.scores(&at)?.f_add_scalar(model.bias())?)
+        Ok(model.scores(&model.states_at(input, rows, None)?)?.f_add_scalar(model.bias())?)
     }
 
     /// Values `[M]` float32 of states by the policy's hidden states `[M, D]`, where those are all that the critic looks at.

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
-use super::blocks::{Block, Blocks};
+use super::blocks::{Block, Blocks, at};
 use super::cache::KvCache;
 use super::embed;
 use super::family::{Facts, Family, Spec};
@@ -243,6 +243,7 @@ impl Block for Layer {
         (config, rotation): &Self::Common,
         input: &ModelInput,
         cache: Option<&mut KvCache>,
+        rows: Option<&Tensor>,
     ) -> Result<Tensor> {
         let normed = self.input_layernorm.forward(x)?;
         let rotated = |projection: &Linear, norm: &Option<Norm>, heads: i64| -> Result<Tensor> {
@@ -256,7 +257,8 @@ impl Block for Layer {
         let q = rotated(&self.q_proj, &self.q_norm, config.num_attention_heads)?;
         let k = rotated(&self.k_proj, &self.k_norm, config.num_key_value_heads)?;
         let v = self.v_proj.forward(&normed)?;
-        let x = x.f_add(&self.o_proj.forward(&self.attention.separate([q, k, v], input, cache)?)?)?;
+        let attended = at(&self.attention.separate([q, k, v], input, cache)?, rows)?;
+        let x = at(x, rows)?.f_add(&self.o_proj.forward(&attended)?)?;
         let normed = self.post_attention_layernorm.forward(&x)?;
         let (gate, up) = (self.gate_proj.forward(&normed)?, self.up_proj.forward(&normed)?);
         Ok(x.f_add(&feed_forward(&gate, Some(&up), config.hidden_act, &self.down_proj)?)?)

@@ -177,10 +177,11 @@ impl blocks::Block for Block {
         config: &Arc<Config>,
         input: &ModelInput,
         cache: Option<&mut KvCache>,
+        rows: Option<&Tensor>,
     ) -> Result<Tensor> {
         let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?;
-        let attended = self.c_proj.forward(&self.attention.packed(qkv, input, cache)?)?;
-        let x = x.f_add(&dropout(attended, input)?)?;
+        let attended = self.c_proj.forward(&blocks::at(&self.attention.packed(qkv, input, cache)?, rows)?)?;
+        let x = blocks::at(x, rows)?.f_add(&dropout(attended, input)?)?;
         let inner = self.c_fc.forward(&self.ln_2.forward(&x)?)?;
         let out = feed_forward(&inner, None, config.activation_function, &self.mlp_c_proj)?;
         Ok(x.f_add(&dropout(out, input)?)?)

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
-use super::blocks::{Block, Blocks};
+use super::blocks::{Block, Blocks, at};
 use super::cache::KvCache;
 use super::family::{Facts, Family, Spec};
 use super::input::ModelInput;
@@ -176,10 +176,10 @@ impl Layer {
     fn attend(
         &self,
         x: &Tensor,
-        config: &Config,
-        rotation: &Rotation,
+        (config, rotation): (&Config, &Rotation),
         input: &ModelInput,
         cache: Option<&mut KvCache>,
+        rows: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (heads, head_dim) = (config.num_attention_heads, config.head_dim());
         // Each head's query, key and value lie side by side.
@@ -189,7 +189,7 @@ impl Layer {
         let q = flat(rotation.apply(&part(0)?)?)?;
         let k = flat(rotation.apply(&part(1)?)?)?;
         let v = flat(part(2)?)?;
-        dropout(self.dense.forward(&self.attention.separate([q, k, v], input, cache)?)?, input)
+        dropout(self.dense.forward(&at(&self.attention.separate([q, k, v], input, cache)?, rows)?)?, input)
     }
 
     fn feed_forward(&self, x: &Tensor, config: &Config, input: &ModelInput) -> Result<Tensor> {
@@ -207,10 +207,13 @@ impl Block for Layer {
         (config, rotation): &Self::Common,
         input: &ModelInput,
         cache: Option<&mut KvCache>,
+        rows: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let attended = self.attend(&self.input_layernorm.forward(x)?, config, rotation, input, cache)?;
+        let normed = self.input_layernorm.forward(x)?;
+        let attended = self.attend(&normed, (config, rotation), input, cache, rows)?;
+        let x = at(x, rows)?;
         let after = x.f_add(&attended)?;
-        let seen = if config.use_parallel_residual { x } else { &after };
+        let seen = if config.use_parallel_residual { &x } else { &after };
         Ok(after.f_add(&self.feed_forward(seen, config, input)?)?)
     }
 }

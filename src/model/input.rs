@@ -23,6 +23,8 @@ pub struct ModelInput {
     spans: Vec<i64>,
     pub(super) largest_token: i64,
     pub(super) largest_position: i64,
+    /// Flat indices `[M]` of the tokens whose hidden states are wanted; none: all.
+    pub(super) reads: Option<Tensor>,
     /// Probability of dropping a value of embeddings, residual branches or attention weights; 0 is off. The caller seeds
     /// libtorch before each forward that uses it.
     pub dropout: f64,
@@ -77,6 +79,7 @@ impl ModelInput {
             spans: spans(tokens.len(), rows),
             largest_token: largest(tokens),
             largest_position: largest(positions),
+            reads: None,
             dropout: 0.0,
         })
     }
@@ -130,6 +133,7 @@ impl ModelInput {
             spans: lengths.iter().map(|length| length + 1).collect(),
             largest_token: largest(tokens),
             largest_position: width - 1,
+            reads: None,
             dropout: 0.0,
         })
     }
@@ -138,6 +142,11 @@ impl ModelInput {
     pub fn with_dropout(mut self, p: f64) -> Self {
         self.dropout = p;
         self
+    }
+
+    /// The same input, of which only the hidden states at flat indices `rows [M]` are wanted.
+    pub(super) fn reading(&self, rows: &Tensor) -> Self {
+        ModelInput { reads: Some(rows.shallow_clone()), ..self.share() }
     }
 
     /// The same input: tensors and plan are shared, not copied.
@@ -149,6 +158,7 @@ impl ModelInput {
             plan: self.plan.clone(),
             lengths: self.lengths.clone(),
             spans: self.spans.clone(),
+            reads: self.reads.as_ref().map(Tensor::shallow_clone),
             ..*self
         }
     }

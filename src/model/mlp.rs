@@ -1,5 +1,5 @@
 //! The second half of the feed-forward part: activation, gate, the product that follows. Owns no weights.
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::linear::Linear;
 use crate::error::Result;
@@ -29,7 +29,7 @@ impl Activation {
 /// # Errors
 /// [`crate::Error::Torch`] or [`crate::Error::Shim`] when memory is short.
 pub fn feed_forward(x: &Tensor, gate: Option<&Tensor>, activation: Activation, down: &Linear) -> Result<Tensor> {
-    if x.device() != Device::Cpu || x.kind() != Kind::Float || !down.is_full_precision() {
+    if !ffi::feeds(x) || !down.is_full_precision() {
         let inner = activate(x, activation)?;
         return match gate {
             Some(gate) => down.forward(&inner.f_mul(gate)?),

@@ -116,6 +116,14 @@ impl Model {
         Ok(hidden)
     }
 
+    /// [`Model::hidden_states`] of the tokens at flat indices `rows [M]`, `[M, D]`: the last block does without the others.
+    ///
+    /// # Errors
+    /// As [`Model::hidden_states`].
+    pub fn states_at(&self, input: &ModelInput, rows: &Tensor, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        self.hidden_states(&input.reading(rows), cache)
+    }
+
     /// Most tokens that a sequence can have at all: learned positions end, rotary ones go on, if badly.
     pub fn most_tokens(&self) -> Option<i64> {
         self.config.family.facts().most_tokens

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::backbone::{Backbone, Dims};
-use super::blocks::{Block, Blocks};
+use super::blocks::{Block, Blocks, at};
 use super::cache::KvCache;
 use super::family::{Facts, Family, LM_HEAD, Spec};
 use super::input::ModelInput;
@@ -196,9 +196,15 @@ impl Layer {
         })
     }
 
-    fn attend(&self, x: &Tensor, input: &ModelInput, cache: Option<&mut KvCache>) -> Result<Tensor> {
+    fn attend(
+        &self,
+        x: &Tensor,
+        input: &ModelInput,
+        cache: Option<&mut KvCache>,
+        rows: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let parts = [self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?];
-        dropout(self.out_proj.forward(&self.attention.separate(parts, input, cache)?)?, input)
+        dropout(self.out_proj.forward(&at(&self.attention.separate(parts, input, cache)?, rows)?)?, input)
     }
 
     fn feed_forward(&self, x: &Tensor, config: &Config, input: &ModelInput) -> Result<Tensor> {
@@ -215,12 +221,15 @@ impl Block for Layer {
         config: &Arc<Config>,
         input: &ModelInput,
         cache: Option<&mut KvCache>,
+        rows: Option<&Tensor>,
     ) -> Result<Tensor> {
         if config.do_layer_norm_before {
-            let x = x.f_add(&self.attend(&self.self_attn_layer_norm.forward(x)?, input, cache)?)?;
+            let normed = self.self_attn_layer_norm.forward(x)?;
+            let x = at(x, rows)?.f_add(&self.attend(&normed, input, cache, rows)?)?;
             return Ok(x.f_add(&self.feed_forward(&self.final_layer_norm.forward(&x)?, config, input)?)?);
         }
-        let x = self.self_attn_layer_norm.forward(&x.f_add(&self.attend(x, input, cache)?)?)?;
+        let attended = self.attend(x, input, cache, rows)?;
+        let x = self.self_attn_layer_norm.forward(&at(x, rows)?.f_add(&attended)?)?;
         self.final_layer_norm.forward(&x.f_add(&self.feed_forward(&x, config, input)?)?)
     }
 }

@@ -23,8 +23,7 @@ pub fn judge(policy: &CausalLm, critic: &Critic, batch: &LmBatch, temperature: f
     let device = policy.device();
     let input = model_input(&batch.flat, device)?;
     let rows = index(&batch.targets.hidden, device)?;
-    let hidden = policy.hidden_states(&input, None)?;
-    let at = Tensor::f_embedding(&hidden, &rows, -1, false, false)?;
+    let at = policy.states_at(&input, &rows, None)?;
     let targets = index(&batch.targets.tokens, device)?;
     let tokens = logprobs::of_targets(&at, projection(policy), &targets, temperature, true)?;
     let values = critic.values(&at, &input, &rows)?;
@@ -39,8 +38,8 @@ pub fn projection(model: &CausalLm) -> Projection<'_> {
 /// Hidden states [M, D] that a batch's targets are predicted from, and the target ids [M].
 pub fn target_hidden(model: &CausalLm, flat: &Flat, targets: &Targets, dropout: f64) -> Result<(Tensor, Tensor)> {
     let input = model_input(flat, model.device())?.with_dropout(dropout);
-    let hidden = model.hidden_states(&input, None)?;
-    Ok((gather_rows(&hidden, &targets.hidden)?, index(&targets.tokens, model.device())?))
+    let hidden = model.states_at(&input, &index(&targets.hidden, model.device())?, None)?;
+    Ok((hidden, index(&targets.tokens, model.device())?))
 }
 
 /// log pi of a batch's targets [M] float32, nats, logits divided by `temperature`; the head runs on those rows only.
@@ -72,11 +71,11 @@ pub fn sequence_logprobs(model: &CausalLm, flat: &Flat, targets: &Targets) -> Re
 /// Rewards [S] float32 without the model's bias: at `ends` [S], or summed over `actions`, as the model pools.
 pub fn sequence_rewards(model: &RewardModel, flat: &Flat, ends: &[i64], actions: &Actions) -> Result<Tensor> {
     let input = model_input(flat, model.device())?;
-    let hidden = model.hidden_states(&input, None)?;
+    let scores = |rows: &[i64]| model.scores(&model.states_at(&input, &index(rows, model.device())?, None)?);
     match model.pooling() {
-        Pooling::Last => model.scores(&gather_rows(&hidden, ends)?),
+        Pooling::Last => scores(ends),
         Pooling::Sum => {
-            let values = model.scores(&gather_rows(&hidden, &actions.indices)?)?;
+            let values = scores(&actions.indices)?;
             let sequence = index(&actions.sequence, model.device())?;
             logprobs::sum_by_sequence(&values, &sequence, actions.sequences as i64)
         }
@@ -86,11 +85,6 @@ pub fn sequence_rewards(model: &RewardModel, flat: &Flat, ends: &[i64], actions:
 /// A flat batch on the model's device.
 pub fn model_input(flat: &Flat, device: Device) -> Result<ModelInput> {
     ModelInput::new(&flat.tokens, &flat.positions, &flat.rows, device)
-}
-
-/// Rows of `hidden` [N, D] at `rows` -> [M, D]; `embedding`'s backward is far cheaper than `index_select`'s.
-pub fn gather_rows(hidden: &Tensor, rows: &[i64]) -> Result<Tensor> {
-    Ok(Tensor::f_embedding(hidden, &index(rows, hidden.device())?, -1, false, false)?)
 }
 
 /// Ids or indices as an int64 tensor on `device`.

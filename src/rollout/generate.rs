@@ -202,15 +202,14 @@ fn run_prompts(model: &CausalLm, prompts: &[&[i64]], cache: &mut KvCache) -> Res
         let some = &prompts[from..from + count];
         let mut part = cache.part(from, count)?;
         let input = ModelInput::from_sequences(some, model.device())?;
-        let states = model.hidden_states(&input, Some(&mut part))?;
-        cache.take_lengths(from, &part);
         let mut next = 0;
         let last = |prompt: &&[i64]| {
             next += prompt.len();
             next - 1
         };
         let ends: Vec<usize> = some.iter().map(last).collect();
-        hidden.push(states.f_index_select(0, &index(&ends, model)?)?);
+        hidden.push(model.states_at(&input, &index(&ends, model)?, Some(&mut part))?);
+        cache.take_lengths(from, &part);
         from += count;
     }
     Ok(Tensor::f_cat(&hidden, 0)?)
