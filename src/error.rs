@@ -113,6 +113,14 @@ pub enum Error {
         /// The tolerance of the mean; of the largest, a hundred times that.
         allowed: f64,
     },
+    /// Training needs more memory than there is.
+    #[error("{message}; {remedy}")]
+    Memory {
+        /// What libtorch says.
+        message: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// Reading or writing failed.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -177,7 +185,7 @@ impl Error {
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::NonFinite { .. } | Error::Reward { .. } | Error::Ratio { .. } => 1,
-            Error::Torch(_) | Error::Shim(_) => 1,
+            Error::Torch(_) | Error::Shim(_) | Error::Memory { .. } => 1,
             Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => 2,
                 _ => 1,

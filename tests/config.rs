@@ -198,7 +198,7 @@ fn defaults_are_the_design_s() {
                   [train]\noutput = \"run\"\nepochs = 1.0\nbatch_size = 8\nlearning_rate = 5e-5\nschedule = \"linear\"\n\
                   warmup_steps = 0\nweight_decay = 0.0\nadam_beta1 = 0.9\nadam_beta2 = 0.999\nadam_epsilon = 1e-8\n\
                   max_grad_norm = 1.0\nseed = 0\nshuffle = true\nlog_every = 10\nkeep = 2\nkeep_best = false\n\
-                  gradient_checkpointing = false\nresume = false\nsave_dtype = \"float32\"\nmax_shard_gb = 5.0\n";
+                  check_memory = false\ngradient_checkpointing = false\nresume = false\nsave_dtype = \"float32\"\nmax_shard_gb = 5.0\n";
     let expected = |more: &str| format!("{shared}{more}").parse::<toml::Table>().unwrap();
     assert_eq!(load::<SftConfig>(WHOLE, &[]).unwrap().to_table(), expected(""));
     let reward = "[reward]\npooling = \"last\"\nmargin = 0.0\ncentering = 0.0\nnormalize = false\n";

@@ -24,6 +24,7 @@ mod golden_sampling;
 mod golden_tokenizer;
 mod hub;
 mod kernels;
+mod memory;
 mod model;
 mod model_files;
 mod optimum;

@@ -99,7 +99,7 @@ pub fn measure(plan: &Plan, weights: &Weights, run: &Path) -> Result<Measured> {
     let train = TrainConfig {
         steps: Some(plan.all_steps() as u64),
         batch_size: plan.batch,
-        micro_batch_size: Some(plan.micro),
+        micro_batch_size: Some(plan.micro.into()),
         seed: plan.seed,
         // The rate of products is measured as an evaluation is made.
         eval_every: Some(1),

@@ -1,5 +1,5 @@
 //! `[train]`: the loop, the optimizer and what is kept.
-use super::{Dtype, OptimConfig, Problems, ScheduleKind};
+use super::{ByteSize, Dtype, MicroBatch, OptimConfig, Problems, ScheduleKind};
 use serde::{Deserialize, Serialize};
 
 /// `[train]`.
@@ -14,11 +14,17 @@ pub struct TrainConfig {
     pub epochs: f64,
     /// Rows (or pairs) an update.
     pub batch_size: usize,
-    /// Rows a forward pass; default `batch_size`. Changes memory, not results.
-    pub micro_batch_size: Option<usize>,
+    /// Rows a forward pass; default `batch_size`. `"auto"`: as many tokens as fit `memory_limit`. Changes memory, not results.
+    pub micro_batch_size: Option<MicroBatch>,
     /// Most tokens of a forward and backward pass, each counted as often as it is computed (a pair's prompt once); a row
     /// with more goes alone. Changes memory, not results.
     pub micro_batch_tokens: Option<usize>,
+    /// What the process may hold in memory (`"6GB"`, `"512MB"`; on CUDA libtorch's allocator), tried before the first step;
+    /// none: no limit, and for `"auto"` 80% of what is free.
+    pub memory_limit: Option<ByteSize>,
+    /// Try the largest micro-batch before the first step also where there is no `memory_limit`: it must fit what is free. Off,
+    /// as it takes about as long as a step.
+    pub check_memory: bool,
     /// Layers keep only what went into them, and compute the rest again for the gradient. Changes memory and time, not
     /// results.
     pub gradient_checkpointing: bool,
@@ -69,6 +75,8 @@ impl Default for TrainConfig {
             batch_size: 8,
             micro_batch_size: None,
             micro_batch_tokens: None,
+            memory_limit: None,
+            check_memory: false,
             gradient_checkpointing: false,
             learning_rate: 5e-5,
             schedule: ScheduleKind::default(),
@@ -107,9 +115,17 @@ impl TrainConfig {
         }
     }
 
-    /// Rows a forward pass.
+    /// Rows a forward pass; with `"auto"` no limit but the batch.
     pub fn micro(&self) -> usize {
-        self.micro_batch_size.unwrap_or(self.batch_size)
+        match self.micro_batch_size {
+            Some(MicroBatch::Rows(rows)) => rows,
+            Some(MicroBatch::Auto) | None => self.batch_size,
+        }
+    }
+
+    /// Whether the number of a micro-batch's tokens is to be found out.
+    pub fn auto(&self) -> bool {
+        self.micro_batch_size == Some(MicroBatch::Auto)
     }
 
     /// What can be said without running. `has_eval`: `data.eval` is set.
@@ -119,7 +135,12 @@ impl TrainConfig {
         problems.require(self.steps != Some(0), "train.steps", positive);
         problems.require(self.epochs.is_finite() && self.epochs > 0.0, "train.epochs", positive);
         problems.require(self.batch_size > 0, "train.batch_size", positive);
-        problems.require(self.micro_batch_size != Some(0), "train.micro_batch_size", positive);
+        problems.require(self.micro_batch_size != Some(MicroBatch::Rows(0)), "train.micro_batch_size", positive);
+        problems.require(
+            !self.auto() || self.micro_batch_tokens.is_none(),
+            "train.micro_batch_tokens",
+            "train.micro_batch_size = \"auto\" chooses this number; remove one of the two",
+        );
         problems.require(self.micro_batch_tokens != Some(0), "train.micro_batch_tokens", positive);
         problems.require(
             self.micro() <= self.batch_size,

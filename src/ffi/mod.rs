@@ -56,6 +56,7 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> c_int;
     fn collimate_cuda_peak_bytes(device: c_int, reset: c_int, out: *mut i64) -> c_int;
+    fn collimate_cuda_free_bytes(device: c_int, out: *mut i64) -> c_int;
     fn collimate_cpu_used_bytes() -> i64;
     fn collimate_cpu_peak_bytes(reset: c_int) -> i64;
     fn collimate_cpu_release();
@@ -152,6 +153,18 @@ pub fn cuda_peak_bytes(device: usize, reset: bool) -> Result<u64> {
     let device = c_int::try_from(device).map_err(|_| Error::Shim(format!("no CUDA device {device}")))?;
     // SAFETY: `bytes` lives through the call.
     check(unsafe { collimate_cuda_peak_bytes(device, reset.into(), &mut bytes) })?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// The bytes that are free on CUDA device `device`, those included that libtorch keeps to give out again.
+///
+/// # Errors
+/// [`Error::Shim`] in a build without CUDA.
+pub fn cuda_free_bytes(device: usize) -> Result<u64> {
+    let mut bytes = 0;
+    let device = c_int::try_from(device).map_err(|_| Error::Shim(format!("no CUDA device {device}")))?;
+    // SAFETY: `bytes` lives through the call.
+    check(unsafe { collimate_cuda_free_bytes(device, &mut bytes) })?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 

@@ -102,6 +102,17 @@ int collimate_full_float32() {
   return guarded([] { at::globalContext().setFloat32MatmulPrecision("highest"); });
 }
 
+int collimate_cuda_free_bytes(int device, int64_t* out) {
+  return guarded([&] {
+    auto index = static_cast<c10::DeviceIndex>(device);
+    auto stats = cuda_stats(device, false);
+    constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    auto free = static_cast<int64_t>(c10::getDeviceAllocator(c10::DeviceType::CUDA)->getMemoryInfo(index).first);
+    // What the allocator keeps to give out again is free too.
+    *out = free + stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+  });
+}
+
 int collimate_cuda_peak_bytes(int device, int reset, int64_t* out) {
   return guarded([&] {
     auto stats = cuda_stats(device, reset != 0);

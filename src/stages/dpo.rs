@@ -1,7 +1,7 @@
 //! Direct preference optimization: reference log-probs once, then the loss on pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order, micro};
-use super::{Parts, Session, Stage, kind_of, pair_length, reference};
+use super::{Parts, Session, Stage, kind_of, memory, pair_length, reference};
 use crate::config::{DpoConfig, DpoLoss, DpoSection, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::loss::dpo::{self, DpoSettings, Variant};
 use crate::loss::logprobs;
 use crate::model::CausalLm;
 use crate::rollout::forward::{index, target_logprobs};
-use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
 use reference::Reference;
 use serde_json::json;
 use std::time::Instant;
@@ -114,16 +114,23 @@ impl Stage for DpoConfig {
         let facts = json!({ "rows": data.fact()?, "reference": reference.fact() });
         let facts = session.facts(facts)?;
         let model = CausalLm::from_pretrained(session.weights_dir(), &session.options)?;
-        let started = started + loading.elapsed();
         data.check_lengths(model.most_tokens(), pair_length)?;
+        let objective = self.dpo.objective(&model);
+        let optimizer = AdamW::new(model.params().iter(), self.train.optim())?;
+        // What the reference says of a pair takes no memory.
+        let unjudged = |pairs: &[&Pair]| DpoBatch::new(pairs, &vec![(0.0, 0.0); pairs.len()]);
+        let ladder = || memory::longest(&data.train, &self.train, unjudged);
+        let fitted = session.fit(&self.train, &objective, optimizer, ladder)?;
+        let train = &fitted.train;
+        let started = started + loading.elapsed();
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
         let prepared = reference.prepare(&session, resume_from.is_none(), &data)?;
-        let run = session.run.claim(&session.table)?;
-        let values = reference.values(prepared, &model, &data, &run.path, self.train.micro())?;
+        let run = fitted.claim(session.run, &session.table)?;
+        let values = reference.values(prepared, &model, &data, &run.path, train.micro())?;
         let (train_values, eval_values) = values.split_at(data.train.len());
-        let source = source(&data.train, train_values, &self.train);
-        let eval = in_order(&data.eval, micro(&self.train), |numbers, pairs| collate(eval_values, numbers, pairs))?;
+        let source = source(&data.train, train_values, train);
+        let eval = in_order(&data.eval, micro(train), |numbers, pairs| collate(eval_values, numbers, pairs))?;
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,
@@ -131,9 +138,8 @@ impl Stage for DpoConfig {
             card: card::text(self, "AutoModelForCausalLM", "A language model after direct preference optimization"),
             facts,
         };
-        let objective = self.dpo.objective(&model);
         let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
-        parts.train(&self.train, &run, resume_from.as_deref(), started)
+        parts.train(train, &run, resume_from.as_deref(), started)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything that can be refused is refused before the run directory is claimed, so that a mistake writes nothing.
 pub mod card;
 pub mod dpo;
+mod memory;
 pub mod ppo;
 pub mod reference;
 pub mod reward;

@@ -1,14 +1,14 @@
 //! Reward modelling: Bradley-Terry on preference pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order, micro};
-use super::{Parts, Session, Stage, kind_of, pair_length};
+use super::{Parts, Session, Stage, kind_of, memory, pair_length};
 use crate::config::{PoolingKind, RewardConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::{Error, Result};
 use crate::loss::bradley_terry;
 use crate::model::{HfConfig, Pooling, RewardModel};
 use crate::rollout::forward::sequence_rewards;
-use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
@@ -78,17 +78,22 @@ impl Stage for RewardConfig {
         let data = Data::load(&self.data, tokenizer, &options, with_margin)?;
         let loading = Instant::now();
         let model = self.open_model(&session)?;
-        let started = started + loading.elapsed();
         data.check_lengths(model.most_tokens(), pair_length)?;
+        let objective = RewardObjective { model: &model, centering: self.reward.centering };
+        let optimizer = AdamW::new(model.params().iter(), self.train.optim())?;
+        let ladder = || memory::longest(&data.train, &self.train, |rows: &[&Pair]| pair_batch(rows));
+        let fitted = session.fit(&self.train, &objective, optimizer, ladder)?;
+        let train = &fitted.train;
+        let started = started + loading.elapsed();
 
-        let source = source(&data.train, &self.train);
-        let eval = in_order(&data.eval, micro(&self.train), |_, rows| pair_batch(rows))?;
+        let source = source(&data.train, train);
+        let eval = in_order(&data.eval, micro(train), |_, rows| pair_batch(rows))?;
         let ids = session.save_options(&self.train);
         let save = |dir: &Path, kind: Kind, checkpoint: bool| {
             if checkpoint || !self.reward.normalize {
                 return model.save_pretrained(dir, kind, &ids);
             }
-            let (gain, bias) = normalisation(&model, &data.train, self.train.micro())?;
+            let (gain, bias) = normalisation(&model, &data.train, train.micro())?;
             model.save_normalised(dir, kind, &ids, gain, bias)
         };
         let artifact = ModelArtifact {
@@ -98,11 +103,10 @@ impl Stage for RewardConfig {
             card: card::text(self, "AutoModelForSequenceClassification", "A Bradley-Terry reward model"),
             facts: session.facts(json!({ "rows": data.fact()? }))?,
         };
-        let run = session.run.claim(&session.table)?;
-        let objective = RewardObjective { model: &model, centering: self.reward.centering };
+        let run = fitted.claim(session.run, &session.table)?;
         let resume_from = session.resume_from.as_deref();
         let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
-        parts.train(&self.train, &run, resume_from, started)
+        parts.train(train, &run, resume_from, started)
     }
 }
 

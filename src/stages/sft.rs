@@ -1,14 +1,14 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order, micro};
-use super::{Parts, Session, Stage, kind_of};
+use super::{Parts, Session, Stage, kind_of, memory};
 use crate::config::{SftConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, LmBatch, Sequence, Set, lm_batch};
 use crate::error::Result;
 use crate::loss::cross_entropy::{CrossEntropy, cross_entropy};
 use crate::model::{CausalLm, HfConfig};
 use crate::rollout::forward::{projection, target_hidden};
-use crate::train::{Batch, LossOutput, Metric, Objective, Outcome};
+use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
 use serde_json::json;
 use std::time::Instant;
 
@@ -71,12 +71,16 @@ impl Stage for SftConfig {
         let data: Data<Sequence> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
         let loading = Instant::now();
         let model = self.open_model(&session)?;
-        let started = started + loading.elapsed();
         data.check_lengths(model.most_tokens(), |row| row.tokens.len())?;
+        let (objective, dropout) = (SftObjective { model: &model }, self.model.dropout);
+        let optimizer = AdamW::new(model.params().iter(), self.train.optim())?;
+        let ladder = || memory::longest(&data.train, &self.train, move |rows| collate(rows, dropout));
+        let fitted = session.fit(&self.train, &objective, optimizer, ladder)?;
+        let train = &fitted.train;
+        let started = started + loading.elapsed();
 
-        let dropout = self.model.dropout;
-        let source = source(&data.train, &self.train, dropout);
-        let eval = in_order(&data.eval, micro(&self.train), |_, rows| collate(rows, 0.0))?;
+        let source = source(&data.train, train, dropout);
+        let eval = in_order(&data.eval, micro(train), |_, rows| collate(rows, 0.0))?;
         let ids = session.save_options(&self.train);
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
@@ -85,11 +89,10 @@ impl Stage for SftConfig {
             card: card::text(self, "AutoModelForCausalLM", "A language model after supervised fine-tuning"),
             facts: session.facts(json!({ "rows": data.fact()? }))?,
         };
-        let run = session.run.claim(&session.table)?;
-        let objective = SftObjective { model: &model };
+        let run = fitted.claim(session.run, &session.table)?;
         let resume_from = session.resume_from.as_deref();
         let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
-        parts.train(&self.train, &run, resume_from, started)
+        parts.train(train, &run, resume_from, started)
     }
 }
 

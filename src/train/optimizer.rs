@@ -81,6 +81,12 @@ impl AdamW {
         Ok(norm)
     }
 
+    /// Bytes that gradients take; each of the two moments takes as many.
+    pub fn gradient_bytes(&self) -> u64 {
+        let values: usize = self.slots.iter().map(|slot| slot.parameter.numel()).sum();
+        Kind::Float.elt_size_in_bytes() as u64 * values as u64
+    }
+
     /// Makes the moments that are still missing; the first step does so by itself.
     ///
     /// # Errors

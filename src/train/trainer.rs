@@ -7,7 +7,7 @@ use super::metrics::{CLOSING_FIELD, MetricsLog, StepFigures};
 use super::objective::{Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, SampleRecord, StepReport};
 use super::progress::Progress;
 use super::state::{Best, TrainerState};
-use super::{AdamW, durable, schedule, signals};
+use super::{AdamW, LossOutput, durable, memory, schedule, signals};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::{ffi, seed};
@@ -74,7 +74,16 @@ pub fn train<O: Objective>(job: Job<'_, O>) -> Result<Outcome> {
     let earlier = state.train_runtime;
     let context = Context { objective: job.objective, eval: job.eval, artifact: job.artifact, config: job.config };
     let clock = Clock { started: job.started, earlier, device: job.device };
-    Loop { context, optimizer, state, log, progress, clock, run: job.run }.run(source)
+    let started = Loop { context, optimizer, state, log, progress, clock, run: job.run };
+    started.run(source).map_err(memory::explained)
+}
+
+/// A forward and a backward pass over a micro-batch: its loss, divided by `targets` and without its graph, and its figures.
+pub(super) fn pass<O: Objective>(objective: &O, batch: &O::Batch, targets: f64) -> Result<LossOutput> {
+    let LossOutput { sum, metrics } = part!("forward").in_scope(|| objective.loss(batch))?;
+    let share = sum.f_div_scalar(targets)?;
+    part!("backward").in_scope(|| share.f_backward())?;
+    Ok(LossOutput { sum: share.detach(), metrics })
 }
 
 /// What does not change while the loop runs.
@@ -197,15 +206,12 @@ impl<O: Objective> Loop<'_, O> {
             signals::check_overdue(step)?;
             // Dropout is the only draw inside a forward pass; its seed depends on nothing that resume would change.
             tch::manual_seed(seed::derive(config.seed, "dropout", &[step, update, micro as u64]) as i64);
-            let output = part!("forward").in_scope(|| self.context.objective.loss(batch))?;
-            let share = output.sum.f_div_scalar(targets)?;
-            part!("backward").in_scope(|| share.f_backward())?;
-            let share = share.detach();
+            let LossOutput { sum: share, metrics } = pass(self.context.objective, batch, targets)?;
             total = Some(match total {
                 None => share,
                 Some(sum) => sum.f_add(&share)?,
             });
-            figures.add(output.metrics)?;
+            figures.add(metrics)?;
         }
         let loss_tensor = total.expect("an update has at least one micro-batch");
         let loss = f64::try_from(&loss_tensor)?;
@@ -265,6 +271,8 @@ impl<O: Objective> Loop<'_, O> {
 
     fn save(&mut self, source: &dyn BatchSource<O::Batch>) -> Result<()> {
         self.prepare_state(source)?;
+        // A tensor on its way to the file is a copy of its own: not on top of pages that a pass left behind.
+        ffi::cpu_release();
         let config = self.context.config;
         let best = if config.keep_best { self.state.best.map(|best| best.step) } else { None };
         let keep = Keep { newest: config.keep, best };
@@ -287,6 +295,7 @@ impl<O: Objective> Loop<'_, O> {
         self.log.write(self.state.step, &last)?;
         self.log.sync()?;
         self.state.finished = true;
+        ffi::cpu_release();
         let (artifact, state) = (self.context.artifact, &self.state);
         durable::write_into(self.run, "final", |dir| {
             artifact.save(dir, false)?;
@@ -311,8 +320,5 @@ pub fn peak_memory_mb(device: Device) -> f64 {
     if let Device::Cuda(index) = device {
         return ffi::cuda_peak_bytes(index, false).map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kilobytes.map_or(f64::NAN, |kb| kb * 1024.0 / 1e6)
+    memory::status_bytes("VmHWM:").map_or(f64::NAN, |bytes| bytes as f64 / 1e6)
 }

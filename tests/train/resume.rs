@@ -42,8 +42,14 @@ pub fn as_if_killed(run: &Path, to: &Path, checkpoint: &str) {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name == checkpoint {
             copy_dir(&run.join(&name), &to.join(&name));
-        } else if ["metrics.jsonl", "samples.jsonl", "config.toml", "reference_logprobs.safetensors"]
-            .contains(&name.as_str())
+        } else if [
+            "metrics.jsonl",
+            "samples.jsonl",
+            "config.toml",
+            "reference_logprobs.safetensors",
+            "micro_batch.json",
+        ]
+        .contains(&name.as_str())
         {
             std::fs::copy(run.join(&name), to.join(&name)).unwrap();
         }

@@ -22,7 +22,7 @@ use evaluator::RolloutEvaluator;
 use objective::PpoObjective;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use source::RolloutSource;
+use source::{RolloutSource, longest};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,15 +44,17 @@ impl Stage for PpoConfig {
         }
         self.check_context(&models, &data)?;
         let scorer = RefCell::new(self.ppo.open_scorer(&session, &data, self.train.micro())?);
+        let objective = PpoObjective { policy: &policy, critic: &critic, settings: &self.ppo };
+        let critic_params = critic.named();
+        let critic_params = || critic_params.iter().map(|(name, tensor)| (name.as_str(), *tensor));
+        let optimizer = || AdamW::new(policy.params().iter().chain(critic_params()), self.train.optim());
+        let ladder = || longest(&data.train, &self.ppo, &self.train);
+        let fitted = session.fit(&self.train, &objective, optimizer()?, ladder)?;
+        let train_config = &fitted.train;
         let started = started + loading.elapsed();
 
         let (resume_from, ids) = (session.resume_from.clone(), session.save_options(&self.train));
-        let rows = data.fact()?;
-        let mut facts = json!({ "rows": rows, "reference": reference_fact, "reward": self.ppo.reward_fact()? });
-        if let Some(path) = &self.ppo.value_model {
-            facts["value_model"] = json!(hex(&fingerprint(&hub::resolve_model(path)?)?));
-        }
-        let facts = session.facts(facts)?;
+        let facts = session.facts(self.facts(&data, reference_fact)?)?;
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| {
                 policy.save_pretrained(dir, kind, &ids)?;
@@ -64,25 +66,23 @@ impl Stage for PpoConfig {
             facts,
         };
         let players = || Players { policy: &policy, critic: &critic, reference: &reference, tokenizer };
-        let mut source = RolloutSource::new(players(), &scorer, &data.train, &self.ppo, &self.train);
+        let mut source = RolloutSource::new(players(), &scorer, &data.train, &self.ppo, train_config);
         let evaluator = RolloutEvaluator {
             players: players(),
             scorer: &scorer,
             prompts: &data.eval,
             settings: &self.ppo,
-            train: &self.train,
+            train: train_config,
         };
-        let critic_params = critic.named();
-        let critic_params = critic_params.iter().map(|(name, tensor)| (name.as_str(), *tensor));
-        let run = session.run.claim(&session.table)?;
+        let run = fitted.claim(session.run, &session.table)?;
         train(Job {
-            objective: &PpoObjective { policy: &policy, critic: &critic, settings: &self.ppo },
-            optimizer: AdamW::new(policy.params().iter().chain(critic_params), self.train.optim())?,
+            objective: &objective,
+            optimizer: optimizer()?,
             total_steps: source.planned_steps(),
             source: &mut source,
             eval: (!data.eval.is_empty()).then_some(&evaluator as &dyn Evaluator),
             artifact: &artifact,
-            config: &self.train,
+            config: train_config,
             run: &run.path,
             resume_from: resume_from.as_deref(),
             device: policy.device(),
@@ -92,6 +92,15 @@ impl Stage for PpoConfig {
 }
 
 impl PpoConfig {
+    /// What a resumed run must find as it was.
+    fn facts(&self, data: &Data<Prompt>, reference: serde_json::Value) -> Result<serde_json::Value> {
+        let mut facts = json!({ "rows": data.fact()?, "reference": reference, "reward": self.ppo.reward_fact()? });
+        if let Some(path) = &self.ppo.value_model {
+            facts["value_model"] = json!(hex(&fingerprint(&hub::resolve_model(path)?)?));
+        }
+        Ok(facts)
+    }
+
     /// A completion that cannot end by itself must not be punished for it.
     fn check_eos(&self, tokenizer: &Tokenizer) -> Result<()> {
         if tokenizer.eos().is_some() {

@@ -3,7 +3,7 @@
 use super::objective::PpoBatch;
 use crate::config::{PpoSection, TrainConfig};
 use crate::data::loader::shuffled;
-use crate::data::{Loader, LoaderState, Prompt, Set, lm_batch};
+use crate::data::{Loader, LoaderState, Prompt, Sequence, Set, lm_batch};
 use crate::error::{Error, Result};
 use crate::loss::gae::{gae, whiten};
 use crate::loss::ppo::{adapted_coef, kl_rewards};
@@ -11,6 +11,7 @@ use crate::rollout::Scorer;
 use crate::rollout::episode::{Episode, Players, RolloutOptions};
 use crate::seed;
 use crate::stages::source::micro;
+use crate::train::memory::Ladder;
 use crate::train::{BatchSource, SampleRecord, SourceState, StepReport, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -183,6 +184,42 @@ impl BatchSource<PpoBatch> for RolloutSource<'_> {
         let episodes = self.iteration * self.train.batch_size as u64;
         vec![("epoch", self.loader.epochs()), ("episode", episodes as f64)]
     }
+}
+
+/// Minibatches of the longest episodes that there can be, as an update has them, for measuring what they need.
+///
+/// # Errors
+/// Prompts on disk that cannot be read back.
+pub fn longest<'a>(
+    prompts: &'a Set<Prompt>,
+    settings: &PpoSection,
+    train: &TrainConfig,
+) -> Result<Ladder<'a, PpoBatch>> {
+    let mut longest: Option<Cow<'a, Prompt>> = None;
+    for prompt in prompts.iter() {
+        let prompt = prompt?;
+        longest = longest.filter(|longest| longest.tokens.len() >= prompt.tokens.len()).or(Some(prompt));
+    }
+    let prompt = longest.expect("there is at least one prompt");
+    let new = settings.max_new_tokens;
+    let filler = prompt.tokens.last().copied().unwrap_or(0);
+    let tokens: Vec<i64> = prompt.tokens.iter().copied().chain(std::iter::repeat_n(filler, new)).collect();
+    let lengths = vec![tokens.len(); train.batch_size.div_ceil(settings.minibatches)];
+    let episode = Sequence::new(tokens, prompt.tokens.len(), prompt.id.clone());
+    let batch = move |rows: usize| {
+        let numbers = || vec![0.0; rows * new];
+        Ok(PpoBatch {
+            rows: lm_batch(&vec![&episode; rows]),
+            logprobs: numbers(),
+            values: numbers(),
+            advantages: numbers(),
+            returns: numbers(),
+            new_in: None,
+            // After a first update ratios may be anything.
+            update: 1,
+        })
+    };
+    Ok(Ladder { lengths, batch: Box::new(batch) })
 }
 
 /// How an iteration samples.
