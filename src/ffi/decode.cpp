@@ -51,7 +51,7 @@ extern "C" const Kernels* collimate_kernels() {
 
 namespace {
 
-// Up to here a weight is better read once and used at once; from here libtorch's rearranging it first pays.
+// Up to here these loops are the faster ones; beyond it libtorch's product is at least as fast.
 constexpr int64_t kMostRows = 128;
 // Multiplications that are worth a thread.
 constexpr int64_t kThreadWork = 1 << 16;

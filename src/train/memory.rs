@@ -49,9 +49,11 @@ pub fn fit<O: Objective>(
     let limit = Limit::of(config, device)?;
     let gauge = Gauge { device };
     let gradients = optimizer.gradient_bytes();
-    let weights = gauge.start() + 3 * gradients;
+    let weights = gauge.start()? + 3 * gradients;
     if weights > limit.bytes {
-        return Err(limit.refusal(config, "weights, gradients and moments alone need", weights));
+        // Nothing that changes activations helps.
+        let message = limit.exceeded("weights, gradients and moments alone need", weights);
+        return Err(Error::usage(message, "train a smaller model, or allow more with train.memory_limit"));
     }
     optimizer.allocate()?;
     let mut bench = Bench { gauge, objective, optimizer, ladder };
@@ -110,9 +112,9 @@ impl<O: Objective> Bench<'_, '_, O> {
         if alone {
             self.optimizer.zero_grad()?;
         }
-        self.gauge.start();
+        self.gauge.start()?;
         self.pass(rows)?;
-        Ok(self.gauge.need())
+        self.gauge.need()
     }
 }
 
@@ -145,7 +147,7 @@ impl Line {
     /// Through passes over the longest row and over more of the longest, each time as many as are sure to fit.
     fn measure<O: Objective>(config: &TrainConfig, limit: &Limit, bench: &mut Bench<'_, '_, O>) -> Result<Self> {
         let ladder = bench.ladder;
-        let (empty, first) = (bench.gauge.start(), ladder.tokens(1));
+        let (empty, first) = (bench.gauge.start()?, ladder.tokens(1));
         let bytes = bench.need(1, false)?;
         let slope = bytes.saturating_sub(empty) as f64 / first as f64;
         let mut line = Line { tokens: first, bytes, slope };
@@ -193,8 +195,11 @@ impl Limit {
         Ok(Limit { bytes, source })
     }
 
+    fn exceeded(&self, what: &str, bytes: u64) -> String {
+        format!("{}, and {what} about {} MB", self.source, megabytes(bytes))
+    }
+
     fn refusal(&self, config: &TrainConfig, what: &str, bytes: u64) -> Error {
-        let message = format!("{}, and {what} about {} MB", self.source, megabytes(bytes));
         let mut remedies = Vec::new();
         if !config.auto() {
             remedies.push("set train.micro_batch_size = \"auto\"");
@@ -202,11 +207,12 @@ impl Limit {
         if !config.gradient_checkpointing {
             remedies.push("set train.gradient_checkpointing = true");
         }
-        remedies.extend(["lower data.max_length", "raise train.memory_limit"]);
-        Error::usage(
-            message,
-            format!("{} or {}", remedies[..remedies.len() - 1].join(", "), remedies[remedies.len() - 1]),
-        )
+        // What is free cannot be raised here.
+        if config.memory_limit.is_some() {
+            remedies.push("raise train.memory_limit");
+        }
+        let others: String = remedies.iter().map(|remedy| format!("{remedy}, ")).collect();
+        Error::usage(self.exceeded(what, bytes), format!("{others}or lower data.max_length"))
     }
 }
 
@@ -217,9 +223,9 @@ struct Gauge {
 
 impl Gauge {
     /// Starts anew; what is held now.
-    fn start(&self) -> u64 {
+    fn start(&self) -> Result<u64> {
         match self.device {
-            Device::Cuda(index) => _ = ffi::cuda_peak_bytes(index, true),
+            Device::Cuda(index) => _ = ffi::cuda_peak_bytes(index, true)?,
             _ => {
                 ffi::cpu_release();
                 ffi::cpu_peak_bytes(true);
@@ -230,14 +236,17 @@ impl Gauge {
 
     /// On CUDA what libtorch's allocator gave out; on the CPU what the process holds besides tensors, and the tensors with
     /// the free pages that may lie between them.
-    fn need(&self) -> u64 {
+    fn need(&self) -> Result<u64> {
         if let Device::Cuda(index) = self.device {
-            return ffi::cuda_peak_bytes(index, false).unwrap_or(0);
+            return ffi::cuda_peak_bytes(index, false);
         }
         ffi::cpu_release();
         let (peak, used) = (ffi::cpu_peak_bytes(false), ffi::cpu_used_bytes());
-        let besides = status_bytes("VmRSS:").unwrap_or(0).saturating_sub(used);
-        besides + peak + SLACK.0.max(peak / SLACK.1)
+        let Some(resident) = status_bytes("VmRSS:") else {
+            let remedy = "give train.micro_batch_size a number, without memory_limit and check_memory";
+            return Err(Error::usage("this system does not say how much memory a process holds", remedy));
+        };
+        Ok(resident.saturating_sub(used) + peak + SLACK.0.max(peak / SLACK.1))
     }
 }
 
