@@ -29,16 +29,24 @@ fn compile_shim(root: &Path) {
     if gcc {
         build.flag("-fopenmp");
     }
-    for name in ["attention", "checkpoint", "decode", "embedding", "feed", "head", "memory", "rows", "shim"] {
+    for name in ["attention", "checkpoint", "decode", "embedding", "feed", "head", "memory", "product", "rows", "shim"]
+    {
         build.file(format!("src/ffi/{name}.cpp"));
     }
     let kernels = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     if kernels {
         build.define("COLLIMATE_KERNELS", None);
     }
+    let split = kernels && MATRIX_UNIT.iter().all(|flag| build.is_flag_supported(flag).unwrap_or(false));
+    if split {
+        build.define("COLLIMATE_SPLIT", None);
+    }
     build.compile("collimate_shim");
-    if kernels {
+    if split {
         // After the shim, which calls them: the linker looks for a name in what comes later.
+        plain_build(MATRIX_UNIT).file("src/ffi/split.cpp").compile("collimate_split");
+    }
+    if kernels {
         compile_kernels("avx512", "16", &["-mavx512f", "-mfma"]);
         compile_kernels("avx2", "8", &["-mavx2", "-mfma"]);
     }
@@ -48,12 +56,21 @@ fn compile_shim(root: &Path) {
     }
 }
 
-/// The decoding loops for one instruction set; the processor's is chosen when the program runs.
-fn compile_kernels(variant: &str, lanes: &str, flags: &[&str]) {
+/// What a compiler needs to know to use the processor's matrix unit for bfloat16.
+const MATRIX_UNIT: &[&str] = &["-mavx512f", "-mamx-tile", "-mamx-bf16"];
+
+/// Without libtorch's headers, for processors that have what `flags` names; which one it is shows when the program runs.
+fn plain_build(flags: &[&str]) -> cc::Build {
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").warnings(false).opt_level(3).flag("-ffp-contract=fast");
-    build.define("VARIANT", variant).define("LANES", lanes);
+    build.cpp(true).std("c++20").warnings(false).opt_level(3);
     flags.iter().for_each(|flag| _ = build.flag(flag));
+    build
+}
+
+/// The decoding loops for one instruction set.
+fn compile_kernels(variant: &str, lanes: &str, flags: &[&str]) {
+    let mut build = plain_build(flags);
+    build.flag("-ffp-contract=fast").define("VARIANT", variant).define("LANES", lanes);
     build.file("src/ffi/kernels.cpp").compile(&format!("collimate_kernels_{variant}"));
 }
 

@@ -29,6 +29,7 @@ mod model;
 mod model_files;
 mod optimum;
 mod ppo;
+mod products;
 mod report;
 mod rollout;
 mod stages;

@@ -22,6 +22,9 @@ pub const WARMUP_STEPS: usize = 1;
 /// Least work: matrix products alone. Every distinct token once through the backbone's matrices, every query with the
 /// keys it may see, the head on targets; backward twice as much. dpo adds a forward of the reference; ppo the sampling
 /// of each token, a forward of reference and reward model, and forward and backward in every epoch.
+///
+/// The rate is that of libtorch's products in the run's precision. On a processor with a matrix unit for bfloat16 (AMX)
+/// the large float32 products run there, faster than that: a share of the limit may then pass 100%.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  collimate bench --model gpt2\n  \
     collimate bench dpo --model runs/sft --batch-size 16 --micro-batch-size 4\n  \

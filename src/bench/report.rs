@@ -2,6 +2,7 @@
 use super::args::{BenchArgs, Plan, StageArg};
 use super::measure::{Measured, ORDER};
 use super::parts::Seconds;
+use crate::model;
 use serde_json::{Map, Value, json};
 use tch::Device;
 
@@ -23,6 +24,8 @@ pub struct Report {
     peak_memory_mb: f64,
     /// Operations a second.
     rate: f64,
+    /// Whether large products run on the processor's matrix unit.
+    matrix_unit: bool,
     operations: f64,
     start_seconds: f64,
 }
@@ -52,6 +55,7 @@ impl Report {
             parts,
             peak_memory_mb,
             rate: median(&rates),
+            matrix_unit: model::on_matrix_unit(device, args.dtype.kind()),
             operations,
             start_seconds,
         }
@@ -111,6 +115,7 @@ impl Report {
         put("parts", json!(self.parts));
         put("peak_memory_mb", json!(self.peak_memory_mb));
         put("matrix_gflops", json!(self.rate / 1e9));
+        put("matrix_unit", json!(self.matrix_unit));
         put("minimum_gflop", json!(self.operations / 1e9));
         put("limit_seconds", json!(self.limit_seconds()));
         put("share_of_limit", json!(self.share_of_limit()));
@@ -151,7 +156,8 @@ impl Report {
         line("targets a step", format!("{:>10}", self.targets));
         line("tokens a second", format!("{:>10.1}", self.tokens_per_second()));
         line("peak memory", format!("{:>10.1} MB", self.peak_memory_mb));
-        line("matrix products", format!("{:>10.1} GFLOP/s", self.rate / 1e9));
+        line("matrix products", format!("{:>10.1} GFLOP/s, libtorch's", self.rate / 1e9));
+        line("ours run on", if self.matrix_unit { "the matrix unit" } else { "libtorch" }.to_owned());
         line("least work of a step", format!("{:>10.2} GFLOP", self.operations / 1e9));
         line("which takes", format!("{:>10.4} s", self.limit_seconds()));
         line("share of the limit", format!("{:>10.1} %", 100.0 * self.share_of_limit()));

@@ -22,6 +22,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     put("cuda_available", json!(tch::Cuda::is_available()));
     put("cuda_devices", json!(tch::Cuda::device_count()));
     put("default_device", json!(format!("{:?}", device::resolve("auto")?)));
+    put("matrix_unit", json!(ffi::splits()));
     put("threads", json!(tch::get_num_threads()));
     put("interop_threads", json!(tch::get_num_interop_threads()));
     if args.json {

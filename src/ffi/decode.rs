@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::{Heads, check, pointers};
+use super::{Heads, check, pointer, pointers};
 use crate::error::Result;
 
 unsafe extern "C" {
@@ -50,10 +50,9 @@ pub fn decodes(like: &Tensor) -> bool {
 /// # Errors
 /// [`crate::Error::Shim`] where shapes do not fit.
 pub fn small_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, in_out: bool) -> Result<Option<Tensor>> {
-    let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
     let mut out = std::ptr::null_mut();
     // SAFETY: valid handles that outlive the call; on success one new handle or none.
-    check(unsafe { collimate_product(x.as_ptr(), weight.as_ptr(), bias, in_out.into(), &mut out) })?;
+    check(unsafe { collimate_product(x.as_ptr(), weight.as_ptr(), pointer(bias), in_out.into(), &mut out) })?;
     // SAFETY: a handle that is not null is a new one, which the Tensor then owns.
     Ok(if out.is_null() { None } else { Some(unsafe { Tensor::from_ptr(out) }) })
 }

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels.h"
+#include "product.h"
 #include "shim.h"
 
 using at::Tensor;
@@ -69,11 +70,6 @@ std::array<Tensor, 3> back(const Tensor& x, const Tensor& gate, Tensor grad, int
   return {value, grad, of_gate};
 }
 
-Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias, bool in_out) {
-  auto w = in_out ? weight : weight.t();
-  return bias.defined() ? at::addmm(bias, x, w) : at::mm(x, w);
-}
-
 struct Feed : torch::autograd::Function<Feed> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& optional_gate,
                         const Tensor& weight, const std::optional<Tensor>& optional_bias, bool in_out, int64_t kind) {
@@ -82,7 +78,7 @@ struct Feed : torch::autograd::Function<Feed> {
     ctx->saved_data["in_out"] = in_out;
     ctx->saved_data["kind"] = kind;
     ctx->saved_data["bias"] = bias.defined() && bias.requires_grad();
-    return product(values_of(x, gate, static_cast<int>(kind)), weight, bias, in_out);
+    return linear(values_of(x, gate, static_cast<int>(kind)), weight, bias, in_out);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -91,9 +87,9 @@ struct Feed : torch::autograd::Function<Feed> {
     bool in_out = ctx->saved_data["in_out"].toBool();
     auto kind = static_cast<int>(ctx->saved_data["kind"].toInt());
     auto g = grads[0].contiguous();
-    auto [value, of_x, of_gate] = back(x, gate, at::mm(g, in_out ? weight.t() : weight), kind);
+    auto [value, of_x, of_gate] = back(x, gate, linear_back(g, weight, in_out), kind);
     Tensor of_weight, of_bias;
-    if (weight.requires_grad()) of_weight = in_out ? at::mm(value.t(), g) : at::mm(g.t(), value);
+    if (weight.requires_grad()) of_weight = linear_weight_back(g, value, in_out);
     if (ctx->saved_data["bias"].toBool()) of_bias = g.sum(0);
     return {of_x, of_gate, of_weight, of_bias, Tensor(), Tensor()};
   }

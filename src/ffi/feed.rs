@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::check;
+use super::{check, pointer};
 use crate::error::Result;
 
 unsafe extern "C" {
@@ -37,10 +37,6 @@ pub enum Activation {
     Gelu = 2,
     /// ReLU.
     Relu = 3,
-}
-
-fn pointer(tensor: Option<&Tensor>) -> *const C_tensor {
-    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 
 /// Whether [`activated`] and [`feed`] serve tensors like this one: float32, in order, on the CPU.

@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "product.h"
 #include "rows.h"
 #include "shim.h"
 
@@ -27,7 +28,7 @@ struct Head {
 
   // [m, V] float32, not scaled.
   Tensor logits(const Tensor& hidden) const {
-    return as_kind(at::mm(as_kind(hidden, weight.scalar_type()), weight.t()), at::kFloat);
+    return as_kind(product(as_kind(hidden, weight.scalar_type()), weight.t()), at::kFloat);
   }
 };
 
@@ -96,15 +97,15 @@ struct Sums {
 
   void add(const Head& head, Tensor& dlogits, const Tensor& rows, int64_t start) {
     auto d = as_kind(dlogits, head.weight.scalar_type());
-    if (hidden.defined()) hidden.narrow(0, start, rows.size(0)).copy_(at::mm(d, head.weight));
+    if (hidden.defined()) hidden.narrow(0, start, rows.size(0)).copy_(product(d, head.weight));
     if (!wants_weight) return;
     auto x = as_kind(rows, head.weight.scalar_type());
     if (weight.defined() && weight.scalar_type() == d.scalar_type()) {
-      weight.addmm_(d.t(), x);
+      add_product(weight, d.t(), x);
     } else if (weight.defined()) {
-      weight.add_(at::mm(d.t(), x));
+      weight.add_(product(d.t(), x));
     } else {
-      weight = as_kind(at::mm(d.t(), x), at::kFloat);
+      weight = as_kind(product(d.t(), x), at::kFloat);
     }
   }
 

@@ -7,6 +7,7 @@ mod checkpoint;
 mod decode;
 mod feed;
 mod head;
+mod product;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
@@ -23,6 +24,7 @@ pub use checkpoint::checkpoint;
 pub use decode::{attend, decodes, draw, small_product};
 pub use feed::{Activation, activated, feed, feeds};
 pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};
+pub use product::{linear, splits};
 
 use crate::error::{Error, Result};
 
@@ -265,6 +267,11 @@ fn scalar_type(kind: Kind) -> Option<c_int> {
 
 fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+/// A tensor's handle, or null.
+fn pointer(tensor: Option<&Tensor>) -> *const C_tensor {
+    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 
 fn check(code: c_int) -> Result<()> {

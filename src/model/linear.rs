@@ -2,7 +2,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::params::{Builder, Init};
 use crate::error::Result;
@@ -30,6 +30,11 @@ impl Drop for Decoding {
     fn drop(&mut self) {
         DECODING.set(DECODING.get() - 1);
     }
+}
+
+/// Whether large products run on the processor's matrix unit for bfloat16 (AMX), each float32 in three pieces.
+pub fn on_matrix_unit(device: Device, compute: Kind) -> bool {
+    !device.is_cuda() && compute == Kind::Float && ffi::splits()
 }
 
 /// How the weight is stored.
@@ -103,6 +108,10 @@ impl Linear {
             if let Some(y) = ffi::small_product(x, weight, bias, in_out)? {
                 return Ok(y);
             }
+        }
+        if self.is_full_precision() && ffi::feeds(x) {
+            let (weight, bias, in_out) = self.parts();
+            return ffi::linear(x, weight, bias, in_out);
         }
         let x = cast(x, self.compute)?;
         let weight = cast(&self.weight, self.compute)?;

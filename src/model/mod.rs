@@ -44,7 +44,7 @@ pub use critic::Critic;
 pub use family::{Facts, Family, Spec};
 pub use hf_config::HfConfig;
 pub use input::ModelInput;
-pub use linear::Decoding;
+pub use linear::{Decoding, on_matrix_unit};
 pub use params::{Init, Params};
 pub use reward::{Pooling, RewardModel};
 pub use save::SaveOptions;
