@@ -77,7 +77,7 @@ struct Room {
 
 #ifdef COLLIMATE_SPLIT
 void pack(const Tensor& x, bool left, Range lines, Range terms, char* to) {
-  // b's lines are its columns.
+  // The right side's lines are its columns.
   auto line_stride = x.stride(left ? 0 : 1), term_stride = x.stride(left ? 1 : 0);
   auto in_order = term_stride == 1;
   SplitLines from{x.const_data_ptr<float>() + lines.begin * line_stride + terms.begin * term_stride,
@@ -106,7 +106,9 @@ void split_product(Tensor& y, const Tensor& a, const Tensor& b, const float* bia
   });
 }
 #else
-void split_product(Tensor&, const Tensor&, const Tensor&, const float*, bool) {}
+void split_product(Tensor&, const Tensor&, const Tensor&, const float*, bool) {
+  TORCH_CHECK(false, "split_product: built without the matrix unit");
+}
 #endif
 
 }  // namespace

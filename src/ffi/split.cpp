@@ -1,4 +1,4 @@
-// Float32 products on the matrix unit that multiplies bfloat16 (AMX), at up to twice the vector unit's rate.
+// Float32 products on the matrix unit that multiplies bfloat16 (AMX), at about one and a half times the vector unit's rate.
 //
 // A float32 is the sum of three bfloat16 without loss: its first 8 significant bits, the next 8, the last 8. Of the nine
 // products of the pieces of two numbers the six largest are added up in float32; what is left out is below 2^-21 of the whole

@@ -13,8 +13,8 @@ thread_local! {
 }
 
 /// While it lives, this thread's products of few rows take loops made for them: without a copy of the weight, and a row's
-/// result is its own whatever the batch. They round unlike libtorch's, which all else keeps to, so that a model with and one
-/// without gradient agree to the bit.
+/// result is its own whatever the batch. They round unlike the products of all else, where a model with and one without
+/// gradient agree to the bit.
 // Not Send: it ends on the thread that it began on.
 pub struct Decoding(PhantomData<*const ()>);
 
