@@ -4,7 +4,7 @@
 use clap::{Args, Parser, Subcommand};
 use collimate::bench::{self, BenchArgs};
 use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, validate};
-use collimate::config::{DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig};
+use collimate::config::{DaggerConfig, DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig};
 use collimate::train::{progress, signals};
 use collimate::{Error, experiment, stages};
 use std::io::IsTerminal;
@@ -31,6 +31,10 @@ enum Command {
     #[command(after_help = "Examples:\n  collimate sft configs/sft.toml\n  \
         collimate sft configs/sft.toml train.output=runs/a train.resume=true")]
     Sft(StageArgs),
+    /// Imitation of an expert on the student's own rollouts (dataset aggregation)
+    #[command(after_help = "Examples:\n  collimate dagger configs/dagger.toml dagger.rounds=3\n  \
+        collimate dagger my.toml 'dagger.expert_command=python3 expert.py'")]
+    Dagger(StageArgs),
     /// A Bradley-Terry reward model on preference pairs
     #[command(after_help = "Example:\n  collimate reward configs/reward.toml reward.pooling=sum")]
     Reward(StageArgs),
@@ -82,8 +86,8 @@ struct ExperimentArgs {
 
 impl Command {
     fn has_checkpoints(&self) -> bool {
-        use Command::{Dpo, Experiment, Ppo, Reward, Sft};
-        matches!(self, Sft(_) | Reward(_) | Dpo(_) | Ppo(_) | Experiment(_))
+        use Command::{Dagger, Dpo, Experiment, Ppo, Reward, Sft};
+        matches!(self, Sft(_) | Dagger(_) | Reward(_) | Dpo(_) | Ppo(_) | Experiment(_))
     }
 }
 
@@ -137,6 +141,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     }
     match command {
         Command::Sft(args) => stages::run::<SftConfig>(&args.config, &args.overrides())?,
+        Command::Dagger(args) => stages::run::<DaggerConfig>(&args.config, &args.overrides())?,
         Command::Reward(args) => stages::run::<RewardConfig>(&args.config, &args.overrides())?,
         Command::Dpo(args) => stages::run::<DpoConfig>(&args.config, &args.overrides())?,
         Command::Ppo(args) => stages::run::<PpoConfig>(&args.config, &args.overrides())?,

@@ -1,7 +1,9 @@
 //! Configurations: every problem at once, each with file, line, key and remedy; overrides; DESIGN.md's defaults.
 #![allow(clippy::unwrap_used)]
 use crate::support::sandbox::Sandbox;
-use collimate::config::{self, DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig, StageConfig};
+use collimate::config::{
+    self, DaggerConfig, DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig, StageConfig,
+};
 use std::path::Path;
 
 const WHOLE: &str = "[model]\npath = \"m\"\n\n[data]\ntrain = \"t.jsonl\"\n\n[train]\noutput = \"run\"\n";
@@ -233,6 +235,8 @@ fn the_example_configurations_load() {
             SentimentConfig::load(&path, &[]).map(drop)
         } else if table.contains_key("ppo") {
             config::load::<PpoConfig>(&path, &[]).map(drop)
+        } else if table.contains_key("dagger") {
+            config::load::<DaggerConfig>(&path, &[]).map(drop)
         } else if table.contains_key("dpo") {
             config::load::<DpoConfig>(&path, &[]).map(drop)
         } else if table.contains_key("reward") {

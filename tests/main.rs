@@ -7,6 +7,7 @@ mod config;
 mod config_files;
 mod conversations;
 mod cuda;
+mod dagger;
 mod data;
 mod decoding;
 
@@ -15,6 +16,7 @@ mod ffi;
 mod golden_chat;
 mod golden_conversations;
 mod golden_curves;
+mod golden_distill;
 mod golden_encoding;
 mod golden_losses;
 mod golden_models;

@@ -15,6 +15,7 @@ import chat  # noqa: E402
 import conversations  # noqa: E402
 import curves  # noqa: E402
 import data_files  # noqa: E402
+import distill  # noqa: E402
 import families  # noqa: E402
 import generation  # noqa: E402
 import losses  # noqa: E402
@@ -35,6 +36,7 @@ TOPICS = {
     "models": models.make,
     "families": families.make,
     "losses": losses.make,
+    "distill": distill.make,
     "optimizer": optimizer.make,
     "sampling": sampling.make,
     "generation": generation.make,

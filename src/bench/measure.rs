@@ -254,6 +254,7 @@ impl Bench<'_> {
             resume_from: None,
             device,
             started: Instant::now(),
+            best: None,
         })?;
         Ok(rate.measured())
     }

@@ -147,7 +147,7 @@ impl PpoSection {
 }
 
 /// A list of words, or a line of them.
-fn words<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(super) fn words<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected [\"program\", \"argument\", ...] or a line \"program argument ...\"")]
     enum Given {

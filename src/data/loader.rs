@@ -75,11 +75,16 @@ impl Loader {
 
     /// Exactly `batch_size` row numbers, going on into the next epochs where one does not hold as many.
     pub fn next_full_batch(&mut self) -> Vec<usize> {
-        let mut batch = Vec::with_capacity(self.batch_size);
-        while batch.len() < self.batch_size {
-            batch.extend(self.take(self.batch_size - batch.len()));
+        self.next_rows(self.batch_size)
+    }
+
+    /// The next `count` row numbers, as [`Loader::next_full_batch`].
+    pub fn next_rows(&mut self, count: usize) -> Vec<usize> {
+        let mut rows = Vec::with_capacity(count);
+        while rows.len() < count {
+            rows.extend(self.take(count - rows.len()));
         }
-        batch
+        rows
     }
 
     /// At least 1 and at most `limit` rows of the current epoch.

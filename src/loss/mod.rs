@@ -3,6 +3,7 @@
 //! Shape legend: M target positions, V vocabulary, S sequences, P pairs.
 pub mod bradley_terry;
 pub mod cross_entropy;
+pub mod distill;
 pub mod dpo;
 pub mod draw;
 pub mod gae;

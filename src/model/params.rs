@@ -60,6 +60,20 @@ impl Params {
         }
     }
 
+    /// Takes the values of another model's tensors of the same names and shapes.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where one is missing or has another shape.
+    pub fn assign(&self, other: &Params) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for (name, tensor) in &self.tensors {
+            let source = other.get(name).filter(|source| source.size() == tensor.size());
+            let mut tensor = tensor.shallow_clone();
+            tensor.f_copy_(source.ok_or_else(|| missing(Path::new("model"), name))?)?;
+        }
+        Ok(())
+    }
+
     /// The same tensors, not copied.
     pub(super) fn shallow_clone(&self) -> Params {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();

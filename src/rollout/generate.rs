@@ -1,12 +1,11 @@
 //! Decoding with a key/value cache, batched over prompts of different lengths. Owns the loop; the choice of a token
 //! stands in `sampling`.
-use std::collections::HashMap;
-
 use tch::Tensor;
 
+use super::decoder::Decoder;
 use super::sampling::{Sampling, choose, uniform};
 use crate::error::{Error, Result};
-use crate::model::{CausalLm, Decoding, KvCache, ModelInput};
+use crate::model::{CausalLm, Decoding};
 
 /// What [`generate`] does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,9 +21,6 @@ pub struct GenerateOptions {
     /// Prompts decoded at once.
     pub batch_size: usize,
 }
-
-/// Prompt tokens that run through the model at once: enough for its products, and their activations stay small.
-const PREFILL_TOKENS: usize = 1024;
 
 /// A completion and what was seen when it was sampled, one number a token.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -94,54 +90,36 @@ pub fn complete(
 
 /// The sequences that are being decoded together.
 struct Batch<'a> {
-    model: &'a CausalLm,
+    decoder: Decoder<'a>,
     options: &'a GenerateOptions,
-    cache: KvCache,
     /// A row's prompt, or None once its completion has ended: it leaves at the next [`Batch::compact`].
     prompts: Vec<Option<usize>>,
     /// Each row's next token.
     tokens: Vec<i64>,
-    /// Hidden states `[rows, D]` of each row's last token.
-    hidden: Tensor,
     /// Tokens chosen so far.
     place: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// Runs the prompts into a new cache, each of them once; what it left is then copied for its other rows.
     fn prefill(
         model: &'a CausalLm,
         prompts: &[Vec<i64>],
         indices: &[usize],
         options: &'a GenerateOptions,
     ) -> Result<Self> {
-        let (mut distinct, mut known) = (Vec::new(), HashMap::new());
-        let mut place = |&index: &usize| {
-            *known.entry(prompts[index].as_slice()).or_insert_with_key(|prompt| {
-                distinct.push(*prompt);
-                distinct.len() - 1
-            })
-        };
-        let sources: Vec<usize> = indices.iter().map(&mut place).collect();
-        let longest = distinct.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-        // The last token is chosen, not run.
-        let mut cache = model.new_cache(distinct.len(), longest + options.max_new_tokens - 1)?;
-        let mut hidden = run_prompts(model, &distinct, &mut cache)?;
-        if distinct.len() < indices.len() {
-            cache.keep(&sources)?;
-            hidden = hidden.f_index_select(0, &index(&sources, model)?)?;
-        }
+        let rows: Vec<&[i64]> = indices.iter().map(|&prompt| prompts[prompt].as_slice()).collect();
+        let decoder = Decoder::prefill(model, &rows, options.max_new_tokens)?;
         let prompts = indices.iter().copied().map(Some).collect();
-        Ok(Batch { model, options, cache, prompts, tokens: vec![0; indices.len()], hidden, place: 0 })
+        Ok(Batch { decoder, options, prompts, tokens: vec![0; indices.len()], place: 0 })
     }
 
     /// Chooses each row's next token and adds it to its completion; gives the number of completions that ended.
     fn choose(&mut self, completions: &mut [Completion], values: StateValues<'_>) -> Result<usize> {
-        let logits = self.model.logits(&self.hidden)?;
+        let logits = self.decoder.logits()?;
         let draw = |row: &Option<usize>| row.map_or(0.0, |i| uniform(self.options.seed, i as u64, self.place as u64));
         let uniforms: Vec<f64> = self.prompts.iter().map(draw).collect();
         let drawn = choose(&logits, &self.options.sampling, &uniforms)?;
-        let values: Option<Vec<f32>> = values(&self.hidden)?.map(Vec::try_from).transpose()?;
+        let values: Option<Vec<f32>> = values(self.decoder.hidden())?.map(Vec::try_from).transpose()?;
         self.tokens = drawn.tokens;
         self.place += 1;
         let mut ended = 0;
@@ -165,59 +143,21 @@ impl<'a> Batch<'a> {
         if self.prompts.iter().all(Option::is_none) {
             return Ok(false);
         }
-        let input = ModelInput::step(&self.tokens, &self.cache)?;
-        self.hidden = self.model.hidden_states(&input, Some(&mut self.cache))?;
+        self.decoder.feed(&self.tokens)?;
         Ok(true)
     }
 
-    /// Ended rows leave: at once where the cache stays as it is, else by the quarter, as copying it costs about as much as a
-    /// quarter of the rows.
+    /// Ended rows leave, where that pays.
     fn compact(&mut self) -> Result<()> {
         let live: Vec<usize> = (0..self.prompts.len()).filter(|&row| self.prompts[row].is_some()).collect();
-        let few = if self.cache.in_place() {
-            live.len() < self.prompts.len()
-        } else {
-            4 * live.len() <= 3 * self.prompts.len()
-        };
-        if live.is_empty() || !few {
+        if live.is_empty() || !self.decoder.sheds(live.len(), self.prompts.len()) {
             return Ok(());
         }
-        self.cache.keep(&live)?;
+        self.decoder.keep(&live)?;
         self.tokens = live.iter().map(|&row| self.tokens[row]).collect();
         self.prompts = live.iter().map(|&row| self.prompts[row]).collect();
         Ok(())
     }
-}
-
-/// Hidden states `[n, D]` of the last tokens of n prompts, whose keys and values are left in the cache's n rows.
-fn run_prompts(model: &CausalLm, prompts: &[&[i64]], cache: &mut KvCache) -> Result<Tensor> {
-    let (mut hidden, mut from) = (Vec::new(), 0);
-    while from < prompts.len() {
-        let mut tokens = 0;
-        let fits = |prompt: &&&[i64]| {
-            tokens += prompt.len();
-            tokens <= PREFILL_TOKENS
-        };
-        let count = prompts[from..].iter().take_while(fits).count().max(1);
-        let some = &prompts[from..from + count];
-        let mut part = cache.part(from, count)?;
-        let input = ModelInput::from_sequences(some, model.device())?;
-        let mut next = 0;
-        let last = |prompt: &&[i64]| {
-            next += prompt.len();
-            next - 1
-        };
-        let ends: Vec<usize> = some.iter().map(last).collect();
-        hidden.push(model.states_at(&input, &index(&ends, model)?, Some(&mut part))?);
-        cache.take_lengths(from, &part);
-        from += count;
-    }
-    Ok(Tensor::f_cat(&hidden, 0)?)
-}
-
-fn index(rows: &[usize], model: &CausalLm) -> Result<Tensor> {
-    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    Ok(Tensor::f_from_slice(&rows)?.f_to_device(model.device())?)
 }
 
 fn check(model: &CausalLm, prompts: &[Vec<i64>], options: &GenerateOptions) -> Result<()> {

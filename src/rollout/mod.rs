@@ -2,9 +2,15 @@
 //! `train` or `stages`.
 pub mod assess;
 pub mod command;
+mod decoder;
+pub mod disagreement;
 pub mod episode;
+pub mod expert;
+pub mod expert_command;
 pub mod forward;
 pub mod generate;
+pub mod mixture;
+pub mod program;
 pub mod sampling;
 pub mod scorer;
 

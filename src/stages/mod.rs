@@ -2,6 +2,7 @@
 //!
 //! Everything that can be refused is refused before the run directory is claimed, so that a mistake writes nothing.
 pub mod card;
+pub mod dagger;
 pub mod dpo;
 mod memory;
 pub mod ppo;
@@ -15,7 +16,7 @@ use crate::data::Pair;
 use crate::data::fingerprint::Encoded;
 use crate::data::set::open_tokenizer;
 use crate::error::{Error, Result};
-use crate::model::{HfConfig, LoadOptions, Params, SaveOptions, check_files, device};
+use crate::model::{CausalLm, HfConfig, LoadOptions, Params, SaveOptions, check_files, device};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::run::ClaimedRun;
 use crate::train::state::TrainerState;
@@ -24,6 +25,7 @@ use crate::{config, hub};
 use card::ModelArtifact;
 use chrono::NaiveDateTime;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use source::RowSource;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -42,6 +44,14 @@ pub fn run<C: Stage>(path: &Path, overrides: &[String]) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn run_config<C: Stage>(config: &C) -> Result<()> {
+    run_with(config, |session| config.run(session))
+}
+
+/// Runs a stage's `work` from its configuration.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<C: StageConfig>(config: &C, work: impl FnOnce(Session) -> Result<Outcome>) -> Result<()> {
     let table = config.to_table();
     let (run, state) = RunDir::inspect(&config.train.output, config.train.resume, &table)?;
     let resume_from = match state {
@@ -57,7 +67,7 @@ pub fn run_config<C: Stage>(config: &C) -> Result<()> {
     };
     let session = Session::open(config, run, table, resume_from)?;
     let output = config.train.output.clone();
-    let outcome = config.run(session)?;
+    let outcome = work(session)?;
     let seconds = outcome.train_runtime;
     tracing::info!(
         "{}: {} steps in {seconds:.1} s, mean loss {:.4}; the model is in {output}",
@@ -138,6 +148,29 @@ impl Session {
         model.init == Init::Config && self.resume_from.is_none()
     }
 
+    /// The language model to train: of the checkpoint on resume, else as [`Session::first_policy`].
+    ///
+    /// # Errors
+    /// Files that cannot be read or do not fit each other.
+    pub fn open_policy(&self, model: &ModelConfig, seed: u64) -> Result<CausalLm> {
+        match &self.resume_from {
+            Some(checkpoint) => CausalLm::from_pretrained(checkpoint, &self.options),
+            None => self.first_policy(model, seed),
+        }
+    }
+
+    /// The language model that the run begins with: `model.path`'s, or random weights.
+    ///
+    /// # Errors
+    /// As [`Session::open_policy`].
+    pub fn first_policy(&self, model: &ModelConfig, seed: u64) -> Result<CausalLm> {
+        if model.init == Init::Pretrained {
+            return CausalLm::from_pretrained(&self.model_dir, &self.options);
+        }
+        let config = HfConfig::for_init(&self.model_dir, model.config.as_ref(), self.tokenizer.vocab_size())?;
+        CausalLm::from_config(config, seed, &self.options)
+    }
+
     /// What the run is about (rows, reference), to be put into checkpoints. A resumed run must be about the same.
     ///
     /// # Errors
@@ -180,6 +213,17 @@ fn moment(resume_from: Option<&Path>) -> Result<NaiveDateTime> {
         .transpose()?
         .and_then(|state| state.facts.get(MOMENT)?.as_str()?.parse().ok());
     Ok(kept.unwrap_or_else(|| chrono::Local::now().naive_local()))
+}
+
+/// A command's words, with the contents of the files that they name.
+pub(crate) fn feed_command<'a>(words: impl Iterator<Item = &'a String>, hash: &mut Sha256) -> Result<()> {
+    for word in words {
+        hash.update(word);
+        if Path::new(word).is_file() {
+            hash.update(std::fs::read(word).map_err(Error::io(word, "read"))?);
+        }
+    }
+    Ok(())
 }
 
 /// libtorch's kind of a configured precision.
@@ -230,6 +274,7 @@ impl<O: Objective, E: Encoded> Parts<'_, O, E> {
             resume_from,
             device: self.device,
             started,
+            best: None,
         })
     }
 }

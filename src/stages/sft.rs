@@ -6,7 +6,7 @@ use crate::config::{SftConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, LmBatch, Sequence, Set, lm_batch};
 use crate::error::Result;
 use crate::loss::cross_entropy::{CrossEntropy, cross_entropy};
-use crate::model::{CausalLm, HfConfig};
+use crate::model::CausalLm;
 use crate::rollout::forward::{projection, target_hidden};
 use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
 use serde_json::json;
@@ -16,6 +16,18 @@ use std::time::Instant;
 pub(crate) struct SftBatch {
     rows: LmBatch,
     dropout: f64,
+}
+
+impl SftBatch {
+    /// Rows that are trained with `dropout`.
+    pub(crate) fn new(rows: LmBatch, dropout: f64) -> Self {
+        Self { rows, dropout }
+    }
+
+    /// What it holds.
+    pub(crate) fn sequences(&self) -> &LmBatch {
+        &self.rows
+    }
 }
 
 impl Batch for SftBatch {
@@ -61,7 +73,7 @@ pub(crate) fn source<'a>(
 }
 
 fn collate(rows: &[&Sequence], dropout: f64) -> SftBatch {
-    SftBatch { rows: lm_batch(rows), dropout }
+    SftBatch::new(lm_batch(rows), dropout)
 }
 
 impl Stage for SftConfig {
@@ -70,7 +82,7 @@ impl Stage for SftConfig {
         let started = Instant::now();
         let data: Data<Sequence> = Data::load(&self.data, tokenizer, &EncodeOptions::of(&self.data), |_| {})?;
         let loading = Instant::now();
-        let model = self.open_model(&session)?;
+        let model = session.open_policy(&self.model, self.train.seed)?;
         data.check_lengths(model.most_tokens(), |row| row.tokens.len())?;
         let (objective, dropout) = (SftObjective { model: &model }, self.model.dropout);
         let optimizer = AdamW::new(model.params().iter(), self.train.optim())?;
@@ -93,16 +105,5 @@ impl Stage for SftConfig {
         let resume_from = session.resume_from.as_deref();
         let parts = Parts { objective, source, eval, artifact, params: model.params(), device: model.device() };
         parts.train(train, &run, resume_from, started)
-    }
-}
-
-impl SftConfig {
-    fn open_model(&self, session: &Session) -> Result<CausalLm> {
-        if !session.random_init(&self.model) {
-            return CausalLm::from_pretrained(session.weights_dir(), &session.options);
-        }
-        let config =
-            HfConfig::for_init(&session.model_dir, self.model.config.as_ref(), session.tokenizer.vocab_size())?;
-        CausalLm::from_config(config, self.train.seed, &session.options)
     }
 }

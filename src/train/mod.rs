@@ -17,7 +17,7 @@ pub mod trainer;
 pub use evaluate::BatchEvaluator;
 pub use objective::{
     Artifact, Batch, BatchSource, Evaluation, Evaluator, LossOutput, Metric, Objective, SampleRecord, SourceState,
-    StepReport, UpdateSum,
+    Span, StepReport, UpdateSum,
 };
 pub use optimizer::AdamW;
 pub use run::{RunDir, RunState};

@@ -75,12 +75,40 @@ pub struct StepReport {
     pub message: Option<String>,
 }
 
+/// Steps of a run that have a learning-rate schedule of their own and are judged together: a round of DAgger, else the whole
+/// run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The step that it begins after.
+    pub first: u64,
+    /// How many steps it has.
+    pub steps: u64,
+    /// Whether the optimizer begins anew with it, as the weights do.
+    pub fresh: bool,
+}
+
+impl Span {
+    /// A run's only one.
+    pub fn whole(total_steps: u64) -> Self {
+        Span { first: 0, steps: total_steps, fresh: false }
+    }
+
+    /// Whether it ends with step `step`, counted from 1.
+    pub fn ends_at(&self, step: u64) -> bool {
+        step == self.first + self.steps
+    }
+}
+
 /// Where batches come from. SFT, reward and DPO read rows; a rollout source generates them.
 pub trait BatchSource<B> {
     /// The micro-batches of the next optimizer update; `None` when the source is exhausted.
     fn next_step(&mut self) -> Result<Option<Vec<B>>>;
     /// Whether a step (see DESIGN: one update, or one whole rollout iteration) ends after the last update yielded.
     fn at_boundary(&self) -> bool;
+    /// What the batches that were yielded last belong to, in a run of `total_steps`.
+    fn span(&self, total_steps: u64) -> Span {
+        Span::whole(total_steps)
+    }
     /// What it has to say of the step that just ended; called once at each boundary.
     fn report(&mut self) -> StepReport {
         StepReport::default()

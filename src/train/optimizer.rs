@@ -81,6 +81,18 @@ impl AdamW {
         Ok(norm)
     }
 
+    /// Forgets what was learnt of the gradients: as before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory is short.
+    pub fn reset(&mut self) -> Result<()> {
+        for slot in &mut self.slots {
+            slot.moments = None;
+            slot.step = slot.step.f_zeros_like()?;
+        }
+        Ok(())
+    }
+
     /// Bytes that gradients take; each of the two moments takes as many.
     pub fn gradient_bytes(&self) -> u64 {
         let values: usize = self.slots.iter().map(|slot| slot.parameter.numel()).sum();

@@ -34,6 +34,7 @@ pub enum RunState {
 }
 
 /// A run directory that was looked at but not written to.
+#[derive(Clone)]
 pub struct RunDir {
     /// Its path.
     pub path: PathBuf,
@@ -42,7 +43,7 @@ pub struct RunDir {
 }
 
 /// Which of a run's files are there: enough to see that another process ran in between.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Trace {
     started: bool,
     finished: bool,

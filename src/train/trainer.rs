@@ -4,7 +4,9 @@
 //! loss and gradient norm are finite) and at log steps.
 use super::checkpoint::{self, Keep};
 use super::metrics::{CLOSING_FIELD, MetricsLog, StepFigures};
-use super::objective::{Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, SampleRecord, StepReport};
+use super::objective::{
+    Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, SampleRecord, Span, StepReport,
+};
 use super::progress::Progress;
 use super::state::{Best, TrainerState};
 use super::{AdamW, LossOutput, durable, memory, schedule, signals};
@@ -39,7 +41,13 @@ pub struct Job<'a, O: Objective> {
     pub device: Device,
     /// When the first row was encoded.
     pub started: Instant,
+    /// Whether the run is to end with the model of its best evaluation: reads that checkpoint's weights back. Every span then
+    /// ends with a checkpoint. None: it ends with the last model.
+    pub best: Option<ReadBack<'a>>,
 }
+
+/// Reads a checkpoint's weights into the model.
+pub type ReadBack<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +80,8 @@ pub fn train<O: Objective>(job: Job<'_, O>) -> Result<Outcome> {
     let log = MetricsLog::open(job.run, state.step)?;
     let progress = Progress::new("training", job.total_steps, state.step);
     let earlier = state.train_runtime;
-    let context = Context { objective: job.objective, eval: job.eval, artifact: job.artifact, config: job.config };
+    let Job { objective, eval, artifact, config, best, .. } = job;
+    let context = Context { objective, eval, artifact, config, best };
     let clock = Clock { started: job.started, earlier, device: job.device };
     let started = Loop { context, optimizer, state, log, progress, clock, run: job.run };
     started.run(source).map_err(memory::explained)
@@ -92,6 +101,7 @@ struct Context<'a, O: Objective> {
     eval: Option<&'a dyn Evaluator>,
     artifact: &'a dyn Artifact,
     config: &'a TrainConfig,
+    best: Option<ReadBack<'a>>,
 }
 
 struct Clock {
@@ -143,9 +153,10 @@ impl<O: Objective> Loop<'_, O> {
     fn between_steps(&mut self, source: &dyn BatchSource<O::Batch>, eval: &mut Vec<(String, f64)>) -> Result<()> {
         let config = self.context.config;
         let (step, last) = (self.state.step, self.state.step == self.state.total_steps);
+        let ends = source.span(self.state.total_steps).ends_at(step);
         let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
         let mut improved = false;
-        if let Some(evaluator) = self.context.eval.filter(|_| last || due(config.eval_every)) {
+        if let Some(evaluator) = self.context.eval.filter(|_| last || ends || due(config.eval_every)) {
             // A stop in the middle keeps the step; its evaluation is made up for on resume.
             self.state.evaluation_due = true;
             match self.evaluate(evaluator) {
@@ -159,7 +170,8 @@ impl<O: Objective> Loop<'_, O> {
             self.state.evaluation_due = false;
         }
         // A new best is saved at once so that `keep_best` names a checkpoint that exists.
-        let wanted = due(config.save_every) || (last && config.save_every.is_some());
+        let wanted =
+            due(config.save_every) || (last && config.save_every.is_some()) || (ends && self.context.best.is_some());
         if wanted || signals::stop_requested() || (improved && config.keep_best) {
             self.save(source)?;
         }
@@ -175,7 +187,11 @@ impl<O: Objective> Loop<'_, O> {
         loop {
             let Some(batches) = part!("data").in_scope(|| source.next_step())? else { return Ok(None) };
             tokens += batches.iter().map(Batch::tokens).sum::<u64>();
-            let loss = self.update(&batches, update, &mut figures)?;
+            let span = source.span(self.state.total_steps);
+            if span.fresh && span.first == self.state.step && update == 0 {
+                self.optimizer.reset()?;
+            }
+            let loss = self.update(&batches, update, span, &mut figures)?;
             since.message = format!("loss {loss:.4}");
             self.state.loss_sum += loss;
             self.state.updates += 1;
@@ -196,7 +212,7 @@ impl<O: Objective> Loop<'_, O> {
     }
 
     /// One optimizer update over its micro-batches; the loss, a mean over the update's targets.
-    fn update(&mut self, batches: &[O::Batch], update: u64, figures: &mut StepFigures) -> Result<f64> {
+    fn update(&mut self, batches: &[O::Batch], update: u64, span: Span, figures: &mut StepFigures) -> Result<f64> {
         let config = self.context.config;
         let step = self.state.step;
         let targets: f64 = batches.iter().map(Batch::targets).sum();
@@ -218,7 +234,7 @@ impl<O: Objective> Loop<'_, O> {
         self.check_finite("loss", loss, batches)?;
         let norm = part!("optimizer").in_scope(|| self.optimizer.clip())?;
         self.check_finite("gradient norm", f64::try_from(&norm)?, batches)?;
-        let rate = schedule::learning_rate(&config.optim(), step, self.state.total_steps);
+        let rate = schedule::learning_rate(&config.optim(), step - span.first, span.steps);
         part!("optimizer").in_scope(|| self.optimizer.step(rate))?;
         let mut values = vec![("loss", loss_tensor), ("grad_norm", norm)];
         values.push(("learning_rate", Tensor::from(rate)));
@@ -274,7 +290,8 @@ impl<O: Objective> Loop<'_, O> {
         // A tensor on its way to the file is a copy of its own: not on top of pages that a pass left behind.
         ffi::cpu_release();
         let config = self.context.config;
-        let best = if config.keep_best { self.state.best.map(|best| best.step) } else { None };
+        let kept = config.keep_best || self.context.best.is_some();
+        let best = self.state.best.filter(|_| kept).map(|best| best.step);
         let keep = Keep { newest: config.keep, best };
         checkpoint::save(self.run, self.context.artifact, &self.optimizer, &self.state, keep)
     }
@@ -295,6 +312,11 @@ impl<O: Objective> Loop<'_, O> {
         self.log.write(self.state.step, &last)?;
         self.log.sync()?;
         self.state.finished = true;
+        if let (Some(read), Some(best)) =
+            (self.context.best, self.state.best.filter(|best| best.step != self.state.step))
+        {
+            read(&checkpoint::path_of(self.run, best.step))?;
+        }
         ffi::cpu_release();
         let (artifact, state) = (self.context.artifact, &self.state);
         durable::write_into(self.run, "final", |dir| {

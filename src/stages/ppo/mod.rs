@@ -4,7 +4,7 @@ pub mod objective;
 pub(crate) mod source;
 
 use super::card::{self, ModelArtifact};
-use super::{Session, Stage, kind_of};
+use super::{Session, Stage, feed_command, kind_of};
 use crate::config::{PpoConfig, PpoSection};
 use crate::data::{Data, EncodeOptions, Prompt};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use source::{RolloutSource, longest};
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 impl Stage for PpoConfig {
@@ -87,6 +87,7 @@ impl Stage for PpoConfig {
             resume_from: resume_from.as_deref(),
             device: policy.device(),
             started,
+            best: None,
         })
     }
 }
@@ -193,12 +194,7 @@ impl PpoSection {
         if let Some(path) = &self.reward_model {
             hash.update(fingerprint(&hub::resolve_model(path)?)?);
         }
-        for argument in self.reward_command.iter().flatten() {
-            hash.update(argument);
-            if Path::new(argument).is_file() {
-                hash.update(std::fs::read(argument).map_err(Error::io(argument, "read"))?);
-            }
-        }
+        feed_command(self.reward_command.iter().flatten(), &mut hash)?;
         Ok(hex(&hash.finalize()))
     }
 

@@ -1,0 +1,149 @@
+//! Experts: whoever says what is to be done in a state. A language model, a rule; a program of the user's stands in
+//! `expert_command`. Must not know what is learnt from them.
+use super::decoder::Decoder;
+use super::forward::target_hidden;
+use super::mixture::{Check, Rollout};
+use super::sampling::{Sampling, choose};
+use crate::data::{Sequence, lm_batch};
+use crate::error::Result;
+use crate::model::CausalLm;
+
+/// States whose logits are there at once.
+const STATES: i64 = 256;
+
+/// Numbers in `[0, 1)` by rollout and place behind the prompt; whoever draws an action draws it with that state's.
+pub type Numbers<'a> = &'a dyn Fn(usize, usize) -> f64;
+
+/// Says what is to be done. Its action in a state depends on the state, and on the number where it draws.
+pub trait Expert {
+    /// Follows rows that begin as `prompts` and get at most `new_tokens` more, to act in some of them.
+    ///
+    /// # Errors
+    /// Memory is short.
+    fn follow<'e>(&'e self, prompts: &[&[i64]], new_tokens: usize) -> Result<Box<dyn Follower + 'e>>;
+
+    /// Its action in every state of whole rollouts, a list each.
+    ///
+    /// # Errors
+    /// It fails; what `check` says.
+    fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Vec<i64>>>;
+
+    /// The model that it plays by, where it has a distribution.
+    fn model(&self) -> Option<&CausalLm> {
+        None
+    }
+}
+
+/// An expert at the side of rows that are being decoded.
+pub trait Follower {
+    /// Its actions in the states that are given; where there is none, any token.
+    ///
+    /// # Errors
+    /// It fails.
+    fn act(&mut self, states: &[Option<&[i64]>], numbers: &[f64]) -> Result<Vec<i64>>;
+
+    /// What was done in each row.
+    ///
+    /// # Errors
+    /// It fails.
+    fn feed(&mut self, _tokens: &[i64]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Only these rows stay.
+    ///
+    /// # Errors
+    /// It fails.
+    fn keep(&mut self, _rows: &[usize]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A causal language model as expert.
+pub struct Teacher {
+    model: CausalLm,
+    sampling: Sampling,
+    batch_size: usize,
+}
+
+impl Teacher {
+    /// One that acts by `sampling` and reads `batch_size` rollouts at once.
+    pub fn new(model: CausalLm, sampling: Sampling, batch_size: usize) -> Self {
+        Self { model, sampling, batch_size }
+    }
+}
+
+impl Expert for Teacher {
+    fn follow<'e>(&'e self, prompts: &[&[i64]], new_tokens: usize) -> Result<Box<dyn Follower + 'e>> {
+        let decoder = Decoder::prefill(&self.model, prompts, new_tokens)?;
+        Ok(Box::new(Decoding { decoder, sampling: self.sampling }))
+    }
+
+    /// A forward pass over whole rollouts, `batch_size` at a time.
+    fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Vec<i64>>> {
+        let mut labels = Vec::with_capacity(rollouts.len());
+        for (chunk, some) in rollouts.chunks(self.batch_size).enumerate() {
+            check()?;
+            let mut drawn = Vec::new();
+            for (at, rollout) in some.iter().enumerate() {
+                let number = |state: usize| numbers(chunk * self.batch_size + at, state - rollout.prompt_len);
+                drawn.extend(rollout.states().map(number));
+            }
+            let mut actions = Vec::with_capacity(drawn.len());
+            let sequences: Vec<Sequence> = some.iter().map(Rollout::sequence).collect();
+            let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
+            let (hidden, _) = target_hidden(&self.model, &batch.flat, &batch.targets, 0.0)?;
+            for (states, drawn) in hidden.f_split(STATES, 0)?.iter().zip(drawn.chunks(STATES as usize)) {
+                actions.extend(choose(&self.model.logits(states)?, &self.sampling, drawn)?.tokens);
+            }
+            let mut actions = actions.into_iter();
+            labels.extend(some.iter().map(|rollout| actions.by_ref().take(rollout.states().count()).collect()));
+        }
+        Ok(labels)
+    }
+
+    fn model(&self) -> Option<&CausalLm> {
+        Some(&self.model)
+    }
+}
+
+struct Decoding<'a> {
+    decoder: Decoder<'a>,
+    sampling: Sampling,
+}
+
+impl Follower for Decoding<'_> {
+    fn act(&mut self, _states: &[Option<&[i64]>], numbers: &[f64]) -> Result<Vec<i64>> {
+        Ok(choose(&self.decoder.logits()?, &self.sampling, numbers)?.tokens)
+    }
+
+    fn feed(&mut self, tokens: &[i64]) -> Result<()> {
+        self.decoder.feed(tokens)
+    }
+
+    fn keep(&mut self, rows: &[usize]) -> Result<()> {
+        self.decoder.keep(rows)
+    }
+}
+
+/// An expert that goes by a rule: the action in a state.
+pub struct Rule<F>(pub F);
+
+impl<F: Fn(&[i64]) -> i64> Expert for Rule<F> {
+    fn follow<'e>(&'e self, _prompts: &[&[i64]], _new_tokens: usize) -> Result<Box<dyn Follower + 'e>> {
+        Ok(Box::new(Ruled(&self.0)))
+    }
+
+    fn label(&self, rollouts: &[Rollout], _numbers: Numbers<'_>, _check: Check<'_>) -> Result<Vec<Vec<i64>>> {
+        let labels = |rollout: &Rollout| rollout.states().map(|state| (self.0)(&rollout.tokens[..state])).collect();
+        Ok(rollouts.iter().map(labels).collect())
+    }
+}
+
+struct Ruled<'a, F>(&'a F);
+
+impl<F: Fn(&[i64]) -> i64> Follower for Ruled<'_, F> {
+    fn act(&mut self, states: &[Option<&[i64]>], _numbers: &[f64]) -> Result<Vec<i64>> {
+        Ok(states.iter().map(|state| state.map_or(0, self.0)).collect())
+    }
+}
