@@ -29,8 +29,19 @@ fn compile_shim(root: &Path) {
     if gcc {
         build.flag("-fopenmp");
     }
-    for name in ["attention", "checkpoint", "decode", "embedding", "feed", "head", "memory", "product", "rows", "shim"]
-    {
+    for name in [
+        "attention",
+        "checkpoint",
+        "decode",
+        "embedding",
+        "feed",
+        "head",
+        "memory",
+        "product",
+        "readback",
+        "rows",
+        "shim",
+    ] {
         build.file(format!("src/ffi/{name}.cpp"));
     }
     let kernels = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");

@@ -4,7 +4,9 @@
 use clap::{Args, Parser, Subcommand};
 use collimate::bench::{self, BenchArgs};
 use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, validate};
-use collimate::config::{DaggerConfig, DpoConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig};
+use collimate::config::{
+    DaggerConfig, DpoConfig, ImitationConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig,
+};
 use collimate::train::{progress, signals};
 use collimate::{Error, experiment, stages};
 use std::io::IsTerminal;
@@ -71,6 +73,10 @@ enum Experiment {
         collimate experiment sentiment configs/quickstart.toml experiment.output=runs/b 'experiment.betas=[0.2]'\n\n\
         Run again, it goes on where it stopped; parts whose inputs have not changed are not run again.")]
     Sentiment(ExperimentArgs),
+    /// Behavioural cloning against DAgger on a task where errors compound: errors over horizons, with report.html
+    #[command(after_help = "Example:\n  collimate experiment imitation configs/imitation.toml\n\n\
+        Run again, it goes on where it stopped.")]
+    Imitation(ExperimentArgs),
 }
 
 /// An experiment's configuration file and what replaces its keys.
@@ -147,6 +153,9 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Ppo(args) => stages::run::<PpoConfig>(&args.config, &args.overrides())?,
         Command::Experiment(Experiment::Sentiment(args)) => {
             experiment::sentiment::run(&SentimentConfig::load(&args.config, &args.overrides)?)?;
+        }
+        Command::Experiment(Experiment::Imitation(args)) => {
+            experiment::imitation::run(&ImitationConfig::load(&args.config, &args.overrides)?)?;
         }
         Command::Generate(args) => generate::run(args)?,
         Command::Score(args) => score::run(args)?,

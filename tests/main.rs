@@ -25,6 +25,7 @@ mod golden_ppo;
 mod golden_sampling;
 mod golden_tokenizer;
 mod hub;
+mod imitation;
 mod kernels;
 mod memory;
 mod model;

@@ -53,7 +53,12 @@ fn report(points: Vec<Point>) -> Report {
             title: "loss <b>".to_string(),
             x_label: "optimiser step".to_string(),
             y_label: "loss (nats)".to_string(),
-            series: vec![Series { label: "a&b".to_string(), points: vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 0.5)] }],
+            series: vec![Series {
+                label: "a&b".to_string(),
+                points: vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 0.5)],
+                marks: false,
+            }],
+            log: false,
         }],
         samples: vec![SampleSet {
             prompt: "<script>alert('p')</script>".to_string(),

@@ -136,8 +136,7 @@ impl DaggerSection {
         })
     }
 
-    fn check(&self, problems: &mut Problems) {
-        let positive = "must be greater than 0";
+    fn check_expert(&self, problems: &mut Problems) {
         match (&self.teacher, &self.expert_command) {
             (None, None) => {
                 problems.at("dagger.teacher", "missing; name a model, or a program in dagger.expert_command");
@@ -145,6 +144,10 @@ impl DaggerSection {
             (Some(_), Some(_)) => problems.at("dagger.expert_command", "one expert only; remove one of the two"),
             _ => {}
         }
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        let positive = "must be greater than 0";
         let empty = self.expert_command.as_ref().is_some_and(|command| command.first().is_none_or(String::is_empty));
         problems.require(!empty, "dagger.expert_command", "names no program; write [\"program\", \"argument\", ...]");
         let day = "must be greater than 0 and at most 86400 seconds, a day";
@@ -232,6 +235,28 @@ impl StageConfig for DaggerConfig {
     const STAGE: &'static str = "dagger";
 
     fn read(shared: Shared, document: &mut Document) -> Self {
+        let config = Self::read_rest(shared, document);
+        config.dagger.check_expert(document.problems());
+        config
+    }
+
+    fn own(&self) -> Option<toml::Value> {
+        Some(table_of(&self.dagger))
+    }
+}
+
+impl DaggerConfig {
+    /// For whoever brings an expert: a configuration that names none.
+    pub(super) fn with_own_expert(shared: Shared, document: &mut Document) -> Self {
+        let config = Self::read_rest(shared, document);
+        let DaggerSection { teacher, expert_command, .. } = &config.dagger;
+        let problems = document.problems();
+        problems.require(teacher.is_none(), "dagger.teacher", "the task has an expert of its own; remove it");
+        problems.require(expert_command.is_none(), "dagger.expert_command", "the task has its own expert; remove it");
+        config
+    }
+
+    fn read_rest(shared: Shared, document: &mut Document) -> Self {
         let dagger: DaggerSection = document.section("dagger");
         let problems = document.problems();
         shared.model.check_no_dropout(problems);
@@ -249,9 +274,5 @@ impl StageConfig for DaggerConfig {
         let message = format!("must be at least dagger.rounds ({}): every round trains", dagger.rounds);
         problems.require(enough, "train.steps", message);
         Self { shared, dagger }
-    }
-
-    fn own(&self) -> Option<toml::Value> {
-        Some(table_of(&self.dagger))
     }
 }

@@ -132,9 +132,13 @@ impl Document {
         }
     }
 
-    /// Takes over another document's problems.
+    /// Takes over another document's problems, those that it has not yet.
     pub fn absorb(&mut self, other: Document) {
-        self.problems.lines.extend(other.problems.lines);
+        for line in other.problems.lines {
+            if !self.problems.lines.contains(&line) {
+                self.problems.lines.push(line);
+            }
+        }
     }
 
     /// Gives a key a value where the user gave none.

@@ -272,11 +272,11 @@ fn charts(config: &SentimentConfig) -> Result<Vec<Chart>> {
             let at = |line: &Map<String, Value>| Some((line.get("step")?.as_f64()?, line.get(metric)?.as_f64()?));
             let points: Vec<(f64, f64)> = metrics(&config.path(&run))?.iter().filter_map(at).collect();
             if !points.is_empty() {
-                series.push(Series { label: run, points });
+                series.push(Series { label: run, points, marks: false });
             }
         }
         if !series.is_empty() {
-            charts.push(Chart { title: title.into(), x_label: "step".into(), y_label: y.into(), series });
+            charts.push(Chart { title: title.into(), x_label: "step".into(), y_label: y.into(), series, log: false });
         }
     }
     Ok(charts)

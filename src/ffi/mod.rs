@@ -8,6 +8,7 @@ mod decode;
 mod feed;
 mod head;
 mod product;
+mod readback;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
@@ -25,6 +26,7 @@ pub use decode::{attend, decodes, draw, small_product};
 pub use feed::{Activation, activated, feed, feeds};
 pub use head::{HeadFigures, HeadPass, embedding, head, head_sum};
 pub use product::{linear, splits};
+pub use readback::Readback;
 
 use crate::error::{Error, Result};
 

@@ -253,7 +253,20 @@ fn largest(values: &[i64]) -> i64 {
 }
 
 fn ids(values: &[i64], device: Device) -> Result<Tensor> {
-    Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
+    upload(values, device)
+}
+
+/// Numbers as a tensor on `device`; on CUDA from pinned memory, so that nobody waits for what is queued there.
+///
+/// # Errors
+/// [`Error::Torch`] when memory is short.
+pub fn upload<T: tch::kind::Element>(values: &[T], device: Device) -> Result<Tensor> {
+    let host = Tensor::f_from_slice(values)?;
+    if !device.is_cuda() {
+        return Ok(host.f_to_device(device)?);
+    }
+    let kind = host.kind();
+    Ok(host.f_pin_memory(device)?.f_to_device_(device, kind, true, false)?)
 }
 
 fn fault(message: &str) -> Error {

@@ -43,7 +43,7 @@ pub use cache::KvCache;
 pub use critic::Critic;
 pub use family::{Facts, Family, Spec};
 pub use hf_config::HfConfig;
-pub use input::ModelInput;
+pub use input::{ModelInput, upload};
 pub use linear::{Decoding, on_matrix_unit};
 pub use params::{Init, Params};
 pub use reward::{Pooling, RewardModel};

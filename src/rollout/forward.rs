@@ -4,7 +4,7 @@ use crate::data::{Actions, Flat, Targets};
 use crate::error::Result;
 use crate::loss::kl;
 use crate::loss::logprobs::{self, HeadFigures, Projection};
-use crate::model::{CausalLm, Critic, ModelInput, Pooling, RewardModel};
+use crate::model::{CausalLm, Critic, ModelInput, Pooling, RewardModel, upload};
 use tch::{Device, Tensor};
 
 /// Positions whose logits are there at once.
@@ -89,5 +89,5 @@ pub fn model_input(flat: &Flat, device: Device) -> Result<ModelInput> {
 
 /// Ids or indices as an int64 tensor on `device`.
 pub fn index(values: &[i64], device: Device) -> Result<Tensor> {
-    Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
+    upload(values, device)
 }

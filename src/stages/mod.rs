@@ -16,7 +16,7 @@ use crate::data::Pair;
 use crate::data::fingerprint::Encoded;
 use crate::data::set::open_tokenizer;
 use crate::error::{Error, Result};
-use crate::model::{CausalLm, HfConfig, LoadOptions, Params, SaveOptions, check_files, device};
+use crate::model::{CausalLm, HfConfig, LoadOptions, Params, SaveOptions, check_files, device, upload};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::run::ClaimedRun;
 use crate::train::state::TrainerState;
@@ -281,7 +281,7 @@ impl<O: Objective, E: Encoded> Parts<'_, O, E> {
 
 /// Numbers of rows as a float32 tensor [P].
 pub(crate) fn floats(values: &[f64], device: Device) -> Result<Tensor> {
-    Ok(Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_to_device(device)?)
+    upload(&values.iter().map(|&value| value as f32).collect::<Vec<_>>(), device)
 }
 
 /// How often the better completion scores higher: `gap` [P] = chosen - rejected; ties in the labels (mu = 0.5) do not

@@ -2,6 +2,7 @@
 pub mod checkpoint;
 pub mod durable;
 pub mod evaluate;
+pub mod finite;
 pub mod memory;
 pub mod metrics;
 pub mod objective;

@@ -1,8 +1,9 @@
 //! THE loop: accumulate, clip, AdamW, log, evaluate, checkpoint. The only call of `backward()` in the crate.
 //!
-//! A step is what lies between two boundaries of the source. Scalars leave the device once an update (the check that
-//! loss and gradient norm are finite) and at log steps.
+//! A step is what lies between two boundaries of the source. Scalars leave the device at log steps; loss and gradient norm of
+//! an update too, to be seen to be finite, but on a GPU nobody waits for them within a step ([`finite`]).
 use super::checkpoint::{self, Keep};
+use super::finite::Updates;
 use super::metrics::{CLOSING_FIELD, MetricsLog, StepFigures};
 use super::objective::{
     Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, SampleRecord, Span, StepReport,
@@ -83,7 +84,8 @@ pub fn train<O: Objective>(job: Job<'_, O>) -> Result<Outcome> {
     let Job { objective, eval, artifact, config, best, .. } = job;
     let context = Context { objective, eval, artifact, config, best };
     let clock = Clock { started: job.started, earlier, device: job.device };
-    let started = Loop { context, optimizer, state, log, progress, clock, run: job.run };
+    let updates = Updates::default();
+    let started = Loop { context, optimizer, state, updates, last_loss: 0.0, log, progress, clock, run: job.run };
     started.run(source).map_err(memory::explained)
 }
 
@@ -120,6 +122,9 @@ struct Loop<'a, O: Objective> {
     context: Context<'a, O>,
     optimizer: AdamW,
     state: TrainerState,
+    /// Updates whose loss is on its way.
+    updates: Updates,
+    last_loss: f64,
     log: MetricsLog,
     progress: Progress,
     clock: Clock,
@@ -152,12 +157,15 @@ impl<O: Objective> Loop<'_, O> {
     /// What may be due after a step: an evaluation, a checkpoint, a stop.
     fn between_steps(&mut self, source: &dyn BatchSource<O::Batch>, eval: &mut Vec<(String, f64)>) -> Result<()> {
         let config = self.context.config;
+        self.updates.lag()?;
+        self.note();
         let (step, last) = (self.state.step, self.state.step == self.state.total_steps);
         let ends = source.span(self.state.total_steps).ends_at(step);
         let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
         let mut improved = false;
         if let Some(evaluator) = self.context.eval.filter(|_| last || ends || due(config.eval_every)) {
             // A stop in the middle keeps the step; its evaluation is made up for on resume.
+            self.settle()?;
             self.state.evaluation_due = true;
             match self.evaluate(evaluator) {
                 Ok(found) => (*eval, improved) = found,
@@ -191,10 +199,8 @@ impl<O: Objective> Loop<'_, O> {
             if span.fresh && span.first == self.state.step && update == 0 {
                 self.optimizer.reset()?;
             }
-            let loss = self.update(&batches, update, span, &mut figures)?;
-            since.message = format!("loss {loss:.4}");
-            self.state.loss_sum += loss;
-            self.state.updates += 1;
+            self.update(&batches, update, span, &mut figures)?;
+            since.message = format!("loss {:.4}", self.last_loss);
             update += 1;
             if source.at_boundary() {
                 break;
@@ -211,8 +217,8 @@ impl<O: Objective> Loop<'_, O> {
         Ok(Some(tokens))
     }
 
-    /// One optimizer update over its micro-batches; the loss, a mean over the update's targets.
-    fn update(&mut self, batches: &[O::Batch], update: u64, span: Span, figures: &mut StepFigures) -> Result<f64> {
+    /// One optimizer update over its micro-batches; the loss is a mean over the update's targets.
+    fn update(&mut self, batches: &[O::Batch], update: u64, span: Span, figures: &mut StepFigures) -> Result<()> {
         let config = self.context.config;
         let step = self.state.step;
         let targets: f64 = batches.iter().map(Batch::targets).sum();
@@ -230,27 +236,36 @@ impl<O: Objective> Loop<'_, O> {
             figures.add(metrics)?;
         }
         let loss_tensor = total.expect("an update has at least one micro-batch");
-        let loss = f64::try_from(&loss_tensor)?;
-        self.check_finite("loss", loss, batches)?;
         let norm = part!("optimizer").in_scope(|| self.optimizer.clip())?;
-        self.check_finite("gradient norm", f64::try_from(&norm)?, batches)?;
+        let rows = || batches.iter().flat_map(Batch::rows).collect();
+        self.updates.add([&loss_tensor, &norm], step + 1, rows)?;
+        self.note();
         let rate = schedule::learning_rate(&config.optim(), step - span.first, span.steps);
         part!("optimizer").in_scope(|| self.optimizer.step(rate))?;
         let mut values = vec![("loss", loss_tensor), ("grad_norm", norm)];
         values.push(("learning_rate", Tensor::from(rate)));
         self.state.window.push(values);
-        Ok(loss)
+        Ok(())
     }
 
-    fn check_finite(&self, what: &'static str, value: f64, batches: &[O::Batch]) -> Result<()> {
-        if value.is_finite() {
-            return Ok(());
+    /// Counts the losses that have arrived.
+    fn note(&mut self) {
+        for loss in self.updates.arrived() {
+            self.state.loss_sum += loss;
+            self.state.updates += 1;
+            self.last_loss = loss;
         }
-        let rows: Vec<String> = batches.iter().flat_map(Batch::rows).collect();
-        Err(Error::NonFinite { step: self.state.step + 1, what, value, rows: rows.join(", ") })
+    }
+
+    /// Waits for all losses: nothing is kept, judged or saved of a model that has not been seen to be finite.
+    fn settle(&mut self) -> Result<()> {
+        self.updates.settle()?;
+        self.note();
+        Ok(())
     }
 
     fn log_line(&mut self, position: Vec<(&'static str, f64)>, since: &mut Since) -> Result<()> {
+        self.settle()?;
         let mut fields = self.state.window.close()?;
         fields.push(("num_tokens".into(), self.state.num_tokens as f64));
         fields.extend(position.into_iter().map(|(name, value)| (name.to_owned(), value)));
@@ -297,6 +312,7 @@ impl<O: Objective> Loop<'_, O> {
     }
 
     fn prepare_state(&mut self, source: &dyn BatchSource<O::Batch>) -> Result<()> {
+        self.settle()?;
         self.state.window.collect()?;
         self.state.source = source.state();
         self.state.facts = self.context.artifact.facts();

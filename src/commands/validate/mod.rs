@@ -2,7 +2,7 @@
 //! stage and the order of the checks.
 mod show;
 
-use crate::config::{self, DpoConfig, Init, PpoConfig, RewardConfig, SftConfig, StageConfig};
+use crate::config::{self, DaggerConfig, DpoConfig, Init, PpoConfig, RewardConfig, SftConfig, StageConfig};
 use crate::data::fingerprint::Encoded;
 use crate::data::set::{self, Source};
 use crate::data::{Data, Encode, EncodeOptions, Pair, Prompt, Sequence, Wanted, columns};
@@ -17,9 +17,11 @@ use std::path::PathBuf;
 
 /// What a configuration would train on, and whether it fits, without training.
 #[derive(Debug, Args)]
-#[command(after_help = "The stage is the one whose section the file has ([reward], [dpo], [ppo]), else sft.\n\n\
+#[command(
+    after_help = "The stage is the one whose section the file has ([dagger], [reward], [dpo], [ppo]), else sft.\n\n\
     Examples:\n  collimate validate configs/dpo.toml\n  \
-    collimate validate configs/sft.toml data.train=mine.jsonl --json")]
+    collimate validate configs/sft.toml data.train=mine.jsonl --json"
+)]
 pub struct ValidateArgs {
     /// Configuration file of a stage
     #[arg(value_name = "CONFIG.toml")]
@@ -40,6 +42,8 @@ pub struct ValidateArgs {
 enum StageName {
     /// Supervised fine-tuning
     Sft,
+    /// Dataset aggregation
+    Dagger,
     /// A reward model
     Reward,
     /// Direct preference optimization
@@ -52,6 +56,7 @@ enum StageName {
 pub fn run(args: &ValidateArgs) -> Result<()> {
     let report = match stage(args)? {
         StageName::Sft => validate::<SftConfig>(args)?,
+        StageName::Dagger => validate::<DaggerConfig>(args)?,
         StageName::Reward => validate::<RewardConfig>(args)?,
         StageName::Dpo => validate::<DpoConfig>(args)?,
         StageName::Ppo => validate::<PpoConfig>(args)?,
@@ -69,7 +74,12 @@ fn stage(args: &ValidateArgs) -> Result<StageName> {
         return Ok(stage);
     }
     let sections = config::sections(&args.config, &args.overrides)?;
-    let named = [("reward", StageName::Reward), ("dpo", StageName::Dpo), ("ppo", StageName::Ppo)];
+    let named = [
+        ("dagger", StageName::Dagger),
+        ("reward", StageName::Reward),
+        ("dpo", StageName::Dpo),
+        ("ppo", StageName::Ppo),
+    ];
     let found: Vec<_> = named.iter().filter(|(name, _)| sections.iter().any(|section| section == name)).collect();
     match found.as_slice() {
         [] if sections.iter().any(|section| section == "experiment") => {
@@ -114,6 +124,22 @@ impl Validated for SftConfig {
 
     fn options(&self) -> EncodeOptions {
         EncodeOptions::of(&self.data)
+    }
+}
+
+impl Validated for DaggerConfig {
+    type Row = Prompt;
+
+    fn options(&self) -> EncodeOptions {
+        EncodeOptions::prompts(&self.data, self.dagger.max_new_tokens)
+    }
+
+    fn grows(&self) -> usize {
+        self.dagger.max_new_tokens
+    }
+
+    fn models(&self) -> Vec<(&'static str, &str, Option<bool>)> {
+        self.dagger.teacher.iter().map(|path| ("dagger.teacher", path.as_str(), Some(false))).collect()
     }
 }
 

@@ -6,6 +6,8 @@ pub(crate) enum Spread {
     Even,
     /// By the square root: room for small values beside large ones; only for values from zero up.
     Root,
+    /// By the logarithm; only for values above zero.
+    Log,
 }
 
 /// One axis. `from` and `to` are places in the picture of `low` and `high`; they may run backwards, as y does.
@@ -24,6 +26,7 @@ impl Axis {
         let bend = |v: f64| match self.spread {
             Spread::Even => v,
             Spread::Root => v.max(0.0).sqrt(),
+            Spread::Log => v.ln(),
         };
         let (low, high) = (bend(self.low), bend(self.high));
         let share = (bend(value.clamp(self.low, self.high)) - low) / (high - low);
@@ -35,6 +38,7 @@ impl Axis {
         let all = match self.spread {
             Spread::Even => even_ticks(self.low, self.high, wanted),
             Spread::Root => root_ticks(self.high, wanted),
+            Spread::Log => log_ticks(self.low, self.high),
         };
         let mut kept: Vec<f64> = Vec::new();
         for tick in all {
@@ -85,6 +89,14 @@ fn root_ticks(high: f64, wanted: usize) -> Vec<f64> {
     ticks
 }
 
+/// Powers of ten within a range, with 2 and 5 times those where there are few of them.
+fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+    let digits: &[f64] = if last - first <= 4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let times = |power: i32| digits.iter().map(move |digit| digit * 10f64.powi(power));
+    (first..=last).flat_map(times).filter(|v| (low..=high).contains(v)).collect()
+}
+
 /// The largest number of one round digit that is no larger than a value.
 fn rounded_down(value: f64) -> f64 {
     let power = value.log10().floor();
@@ -102,7 +114,7 @@ fn nice(rough: f64) -> f64 {
 /// Tick labels: on an even axis all with as many decimals as the closest two need, on a square-root axis each with
 /// its own.
 pub(crate) fn tick_labels(ticks: &[f64], spread: Spread) -> Vec<String> {
-    if spread == Spread::Root && ticks.len() > 1 {
+    if spread != Spread::Even && ticks.len() > 1 {
         return ticks.iter().flat_map(|t| tick_labels(&[*t], spread)).collect();
     }
     let largest = ticks.iter().fold(0.0f64, |m, t| m.max(t.abs()));

@@ -11,20 +11,26 @@ const HEIGHT: f64 = 220.0;
 const SIZE: f64 = 11.0;
 /// A line is thinned to the extremes of this many stretches of x: more than the chart has room to show.
 const STRETCHES: usize = 160;
+/// A series of dots has the colour of the series so many before it.
+const MARKS_AFTER: usize = 4;
 
 /// The chart as SVG, 440 units wide. Values that are not finite leave a gap in their line.
 pub fn chart_svg(chart: &Chart) -> String {
     let rows = legend_rows(chart);
     let top = 32.0 + rows.len() as f64 * 16.0;
     let area = Rect { left: 60.0, top, right: WIDTH - 12.0, bottom: top + HEIGHT };
-    let all = || chart.series.iter().flat_map(|s| &s.points).filter(|p| p.0.is_finite() && p.1.is_finite());
-    let x = bounds(all().map(|p| p.0)).unwrap_or((0.0, 1.0));
+    let all = || chart.series.iter().flat_map(|s| &s.points).filter(|p| shows(chart, **p));
+    let x = bounds(all().map(|p| p.0)).unwrap_or((1.0, 2.0));
     let x = if x.0 < x.1 { x } else { (x.0 - 0.5, x.1 + 0.5) };
-    let y = bounds(all().map(|p| p.1)).map_or((0.0, 1.0), |(low, high)| axis::padded(low, high, 0.06));
+    let spread = if chart.log { Spread::Log } else { Spread::Even };
+    let y = bounds(all().map(|p| p.1)).map_or((1.0, 2.0), |(low, high)| match chart.log {
+        true => (low / 1.2, high * 1.2),
+        false => axis::padded(low, high, 0.06),
+    });
     let panel = Panel {
         area,
-        x: Axis { low: x.0, high: x.1, from: area.left + 4.0, to: area.right - 10.0, spread: Spread::Even },
-        y: Axis { low: y.0, high: y.1, from: area.bottom, to: area.top, spread: Spread::Even },
+        x: Axis { low: x.0, high: x.1, from: area.left + 4.0, to: area.right - 10.0, spread },
+        y: Axis { low: y.0, high: y.1, from: area.bottom, to: area.top, spread },
     };
     let panel = panel.with_left(panel.left_room(SIZE));
     let mut svg = Svg::new(WIDTH, area.bottom + 40.0);
@@ -34,8 +40,15 @@ pub fn chart_svg(chart: &Chart) -> String {
     legend(&mut svg, &rows);
     panel.frame(&mut svg, Names { x: &chart.x_label, y: &chart.y_label, size: SIZE });
     for (nth, series) in chart.series.iter().enumerate() {
+        if series.marks {
+            let (colour, _) = style::line(nth.saturating_sub(MARKS_AFTER));
+            for point in series.points.iter().filter(|p| shows(chart, **p)) {
+                svg.marker(panel.at(*point), style::Shape::Circle, 2.2, colour, true);
+            }
+            continue;
+        }
         let (colour, dash) = style::line(nth);
-        for run in unbroken(&series.points) {
+        for run in series.points.split(|p| !shows(chart, *p)).filter(|run| !run.is_empty()) {
             let line: Vec<_> = thinned(run).into_iter().map(|p| panel.at(p)).collect();
             match line[..] {
                 [only] => svg.marker(only, style::Shape::Circle, 2.5, colour, false),
@@ -88,9 +101,9 @@ fn legend(svg: &mut Svg, rows: &[Vec<(f64, usize, String)>]) {
     }
 }
 
-/// The stretches of a line without a value that is not finite.
-fn unbroken(points: &[(f64, f64)]) -> impl Iterator<Item = &[(f64, f64)]> {
-    points.split(|p| !(p.0.is_finite() && p.1.is_finite())).filter(|run| !run.is_empty())
+/// Whether a point has a place in the chart.
+fn shows(chart: &Chart, (x, y): (f64, f64)) -> bool {
+    x.is_finite() && y.is_finite() && (!chart.log || (x > 0.0 && y > 0.0))
 }
 
 /// Lowest and highest point of each stretch: the line looks the same and the page stays small.

@@ -64,6 +64,9 @@ pub struct Series {
     /// (x, y), in the units that the chart's axes name.
     #[serde(deserialize_with = "pairs")]
     pub points: Vec<(f64, f64)>,
+    /// Dots in the colour of the line that stands four before it, no line.
+    #[serde(default)]
+    pub marks: bool,
 }
 
 /// A small chart of lines: a training curve.
@@ -77,6 +80,9 @@ pub struct Chart {
     pub y_label: String,
     /// The lines.
     pub series: Vec<Series>,
+    /// Whether both axes are logarithmic; only values above 0 are then shown.
+    #[serde(default)]
+    pub log: bool,
 }
 
 /// What several models wrote for one prompt.

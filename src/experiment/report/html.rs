@@ -76,24 +76,27 @@ the seeds and the error within one.</p>\n";
 
 /// The whole page.
 pub fn html(report: &Report) -> String {
-    let title = escape(&report.title);
-    let mut page = format!(
+    let mut body = lead(report);
+    body.push_str(&facts(report));
+    body.push_str(&format!("<figure class=\"frontier\">{}</figure>\n", plot::frontier_svg(&report.points)));
+    section(&mut body, "All points", &tables::points(&report.points));
+    section(&mut body, "Samples", &tables::samples(&report.samples));
+    section(&mut body, "Training curves", &curves(report));
+    section(&mut body, "How to read this", HOW_TO_READ);
+    section(&mut body, "Settings", &tables::settings(&report.parts));
+    section(&mut body, "Commands and times", &tables::times(report));
+    page(&report.title, &body)
+}
+
+/// A page of that title that stands alone; `body` is HTML.
+pub fn page(title: &str, body: &str) -> String {
+    let title = escape(title);
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-    );
-    page.push_str(&lead(report));
-    page.push_str(&facts(report));
-    page.push_str(&format!("<figure class=\"frontier\">{}</figure>\n", plot::frontier_svg(&report.points)));
-    section(&mut page, "All points", &tables::points(&report.points));
-    section(&mut page, "Samples", &tables::samples(&report.samples));
-    section(&mut page, "Training curves", &curves(report));
-    section(&mut page, "How to read this", HOW_TO_READ);
-    section(&mut page, "Settings", &tables::settings(&report.parts));
-    section(&mut page, "Commands and times", &tables::times(report));
-    page.push_str("</body>\n</html>\n");
-    page
+         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+    )
 }
 
 /// A heading and what belongs to it; nothing at all where there is nothing to show.

@@ -18,8 +18,9 @@ mod words;
 
 pub use curves::chart_svg;
 pub use data::{Chart, Completion, Fact, Part, Point, Report, SampleSet, Series};
-pub use html::html;
+pub use html::{html, page};
 pub use labels::{Placed, Rect};
 pub use plot::{frontier_svg, label_boxes};
 pub use png::png_of_svg;
+pub(crate) use svg::escape;
 pub use words::sentences;

@@ -110,8 +110,8 @@ fn title(svg: &mut Svg, y: f64, text: &str, size: f64) {
 
 fn x_name(panel: &Panel) -> &'static str {
     match panel.x.spread {
-        Spread::Even => "exact sequence KL from the SFT model (nats)",
         Spread::Root => "exact sequence KL from the SFT model (nats, square-root scale)",
+        _ => "exact sequence KL from the SFT model (nats)",
     }
 }
 

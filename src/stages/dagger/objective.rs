@@ -4,11 +4,10 @@ use crate::config::{DaggerSection, ImitationLoss};
 use crate::data::{LmBatch, Sequence, lm_batch};
 use crate::error::Result;
 use crate::loss::distill::{Distilled, Divergence, Expert, distill};
-use crate::model::CausalLm;
+use crate::model::{CausalLm, upload};
 use crate::rollout::forward::{projection, target_hidden};
 use crate::stages::sft::{SftBatch, SftObjective};
 use crate::train::{Batch, LossOutput, Metric, Objective};
-use tch::Tensor;
 
 /// Lessons as a micro-batch: SFT's, whose targets are the expert's actions.
 pub struct DaggerBatch {
@@ -94,8 +93,8 @@ impl Objective for DaggerObjective<'_> {
         let Distilled { sum, entropy, correct } = match (&batch.kept, self.teacher) {
             (Some((ids, logprobs)), _) => {
                 let shape = [rows.targets.len() as i64, -1];
-                let ids = Tensor::f_from_slice(ids)?.f_to_device(hidden.device())?.f_view(shape)?;
-                let logprobs = Tensor::f_from_slice(logprobs)?.f_to_device(hidden.device())?.f_view(shape)?;
+                let ids = upload(ids, hidden.device())?.f_view(shape)?;
+                let logprobs = upload(logprobs, hidden.device())?.f_view(shape)?;
                 against(&Expert::Kept { ids: &ids, logprobs: &logprobs })?
             }
             (None, Some(teacher)) => {
