@@ -5,6 +5,7 @@ Panels: length, batch, model, vocabulary. Without a panel: all. `scripts/bench` 
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -126,6 +127,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit("bench: no matplotlib in this Python, and the figure needs it; install scripts/goldens/requirements.txt")
     measure.version()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     started, found = time.monotonic(), []
