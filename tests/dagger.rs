@@ -3,7 +3,7 @@
 use crate::support::sandbox::{Sandbox, copy_dir, json_lines, row};
 use crate::support::{assert_number, device, golden, tensors};
 use crate::train::resume::assert_same_run;
-use collimate::data::{Prompt, RowId};
+use collimate::data::{Micro, Prompt, RowId};
 use collimate::model::{CausalLm, LoadOptions};
 use collimate::rollout::disagreement::{Play, errors};
 use collimate::rollout::expert::{Expert, Rule, Teacher};
@@ -14,6 +14,8 @@ use std::path::Path;
 use tch::Kind;
 
 const VOCAB: i64 = 20;
+/// Passes of a few rollouts each.
+const SOME: Micro = Micro { rows: 4, tokens: Some(40) };
 
 fn model() -> CausalLm {
     let options =
@@ -84,7 +86,7 @@ fn the_student_acts_as_it_does_alone() {
 #[test]
 fn labels_belong_to_the_visited_prefix_whoever_acted() {
     let (student, rule) = (model(), Rule(says));
-    let teacher = Teacher::new(model(), Sampling::greedy(), 4);
+    let teacher = Teacher::new(model(), Sampling::greedy(), SOME);
     for expert in [&rule as &dyn Expert, &teacher] {
         let mixture = Mixture { student: &student, expert, options: options(0.4) };
         let rollouts = mixture.roll_out(&prompts(10), &|| Ok(())).unwrap();
@@ -104,7 +106,7 @@ fn labels_belong_to_the_visited_prefix_whoever_acted() {
 
 #[test]
 fn a_drawn_label_is_the_action_that_the_expert_takes_there() {
-    let (student, expert) = (model(), Teacher::new(model(), Sampling::default(), 3));
+    let (student, expert) = (model(), Teacher::new(model(), Sampling::default(), SOME));
     let mixture = Mixture { student: &student, expert: &expert, options: options(1.0) };
     let rollouts = mixture.roll_out(&prompts(10), &|| Ok(())).unwrap();
     // Of the expert alone: not what was noted of who acted.
@@ -113,6 +115,31 @@ fn a_drawn_label_is_the_action_that_the_expert_takes_there() {
     let labels = mixture.label(&forgotten, &|| Ok(())).unwrap();
     for (rollout, labels) in rollouts.iter().zip(labels) {
         assert_eq!(rollout.tokens[rollout.prompt_len..], labels);
+    }
+}
+
+/// Rows that end leave the batch, of the student and of the teacher alike: what the others do is what they do alone.
+#[test]
+fn who_ends_early_changes_nothing_for_the_others() {
+    let student = model();
+    let teacher = Teacher::new(model(), Sampling { temperature: 1.5, ..Sampling::default() }, SOME);
+    let prompts = prompts(24);
+    let all = |batch_size: usize, eos: Option<i64>, beta: f64| {
+        let options = MixtureOptions { batch_size, eos, max_new_tokens: 20, ..options(beta) };
+        let mixture = Mixture { student: &student, expert: &teacher, options };
+        mixture.roll_out(&prompts, &|| Ok(())).unwrap()
+    };
+    for beta in [0.0, 0.5, 1.0] {
+        // The token that is chosen most often ends rollouts: they end all over.
+        let mut counts = std::collections::BTreeMap::new();
+        for rollout in all(24, None, beta) {
+            rollout.tokens[rollout.prompt_len..].iter().for_each(|token| *counts.entry(*token).or_insert(0) += 1);
+        }
+        let eos = counts.iter().max_by_key(|(_, count)| **count).map(|(token, _)| *token);
+        let [together, alone] = [24, 1].map(|batch_size| all(batch_size, eos, beta));
+        let lengths: std::collections::BTreeSet<usize> = together.iter().map(|r| r.actors.len()).collect();
+        assert!(lengths.len() > 3, "beta {beta}: rollouts end at {lengths:?}");
+        assert_eq!(together, alone, "beta {beta}");
     }
 }
 
@@ -155,10 +182,10 @@ fn errors_are_the_distance_of_the_two_policies_summed_over_the_states() {
     let rollouts = mixture.roll_out(&prompts(6), &|| Ok(())).unwrap();
     let labels = mixture.label(&rollouts, &|| Ok(())).unwrap();
     let warm = Sampling { temperature: 0.6, ..Sampling::default() };
-    let found = errors(&student, &warm, &rollouts, Play::Actions(&labels), 4, &|| Ok(())).unwrap();
-    let greedy = errors(&student, &Sampling::greedy(), &rollouts, Play::Actions(&labels), 4, &|| Ok(())).unwrap();
+    let found = errors(&student, &warm, &rollouts, Play::Actions(&labels), SOME, &|| Ok(())).unwrap();
+    let greedy = errors(&student, &Sampling::greedy(), &rollouts, Play::Actions(&labels), SOME, &|| Ok(())).unwrap();
     // A student that is the expert: no distance.
-    let same = errors(&student, &warm, &rollouts, Play::Drawn(&student), 4, &|| Ok(())).unwrap();
+    let same = errors(&student, &warm, &rollouts, Play::Drawn(&student), SOME, &|| Ok(())).unwrap();
     for (i, rollout) in rollouts.iter().enumerate() {
         let (mut sum, mut wrong) = (0.0, 0.0);
         for (state, label) in rollout.states().zip(&labels[i]) {
@@ -467,6 +494,12 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         ("dagger.toml", &["dagger.beta=[1,2,0]"], "must lie in [0, 1]"),
         ("dagger.toml", &["dagger.beta=square"], "expected \"indicator\", \"linear\", \"exponential\" or a list"),
         ("dagger.toml", &["dagger.loss=forward_kl"], "single labels have \"cross_entropy\" alone"),
+        ("dagger.toml", &["dagger.rounds=100000000000"], "dagger.rounds: must lie in 1 to 10000"),
+        (
+            "taught.toml",
+            &["dagger.teacher=teacher", "dagger.labels=distribution", "dagger.top_k=11"],
+            "dagger.top_k is 11, and there are 10 actions",
+        ),
         ("dagger.toml", &["dagger.top_k=3"], "only read with dagger.labels = \"distribution\""),
         ("dagger.toml", &["train.eval_every=2"], "judges its policy at the end of each round"),
         ("dagger.toml", &["train.steps=2"], "must be at least dagger.rounds (3)"),
@@ -503,6 +536,53 @@ fn a_program_that_says_too_little_or_too_much_stops_the_run() {
         let ran = sandbox.stage("dagger", &["dagger.beta=[0,0,0]"]);
         assert!(ran.code == 1 && ran.stderr.contains(said), "{body}: {} {}", ran.code, ran.stderr);
         assert!(ran.stderr.contains("dagger.expert_command: the program"), "{}", ran.stderr);
+    }
+}
+
+/// A round's rollouts are there to look at, however rarely lines are logged, and after a resume as without.
+#[test]
+fn rollouts_are_shown_and_survive_a_resume() {
+    let sandbox = words();
+    let rare = ["train.log_every=5", "train.save_every=1", "train.keep=99"];
+    sandbox.stage("dagger", &rare).ok();
+    let samples = json_lines(&sandbox.path("run/samples.jsonl"));
+    let steps: Vec<u64> =
+        samples.iter().filter(|s| s["split"] == "train").map(|s| s["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [[5; 4], [10; 4]].concat(), "{samples:?}");
+    // Between the first step of round 2 and the line that shows its rollouts.
+    as_if_killed(&sandbox.path("run"), &sandbox.path("killed"), 4);
+    sandbox.stage("dagger", &[&rare[..], &["train.output=killed", "train.resume=true"]].concat()).ok();
+    assert_same_run("rare lines", &sandbox.path("killed"), &sandbox.path("run"), Some("checkpoint-12"));
+}
+
+#[test]
+fn a_signal_does_not_wait_for_a_slow_program() {
+    let sandbox = words();
+    sandbox.write(
+        "expert.py",
+        "import sys, time\nfor line in sys.stdin:\n    open('asked', 'w').close()\n    time.sleep(600)\n",
+    );
+    let mut run = sandbox.start("dagger", &["dagger.expert_timeout=900"]);
+    run.wait_for(|| sandbox.path("asked").exists());
+    let begun = std::time::Instant::now();
+    run.signal("TERM");
+    run.signal("TERM");
+    assert_eq!(run.finish().code, 143);
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn validate_says_what_dagger_would() {
+    let sandbox = words();
+    let shown = sandbox.run(&["validate", "dagger.toml"]).ok();
+    assert!(shown.stdout.contains("stage             dagger"), "{}", shown.stdout);
+    for (overrides, said) in [
+        (["data.max_length=64", "dagger.max_new_tokens=31"], "model.path holds 32 tokens"),
+        (["data.max_length=600", "dagger.max_new_tokens=500"], "model.path holds 32 tokens"),
+        (["dagger.expert_command=no-such-program", "dagger.rounds=2"], "no-such-program"),
+    ] {
+        let error = sandbox.run(&[&["validate", "dagger.toml"], &overrides[..]].concat()).refused(2);
+        assert!(error.contains(said), "{error}");
     }
 }
 

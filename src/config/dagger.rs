@@ -3,6 +3,9 @@ use super::ppo::words;
 use super::{Boundary, DataConfig, Document, Problems, Shared, StageConfig, table_of};
 use serde::{Deserialize, Serialize};
 
+/// Each round rolls out, trains and is judged: more than anybody would wait for.
+const MOST_ROUNDS: usize = 10_000;
+
 /// A schedule of beta by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -153,7 +156,8 @@ impl DaggerSection {
         let day = "must be greater than 0 and at most 86400 seconds, a day";
         let timeout = self.expert_timeout;
         problems.require(timeout > 0.0 && timeout <= 86_400.0, "dagger.expert_timeout", day);
-        problems.require(self.rounds > 0, "dagger.rounds", positive);
+        let rounds = (1..=MOST_ROUNDS).contains(&self.rounds);
+        problems.require(rounds, "dagger.rounds", format!("must lie in 1 to {MOST_ROUNDS}"));
         problems.require(self.rollouts != Some(0), "dagger.rollouts", positive);
         problems.require(self.max_new_tokens > 0, "dagger.max_new_tokens", positive);
         problems.require(self.rollout_batch_size > 0, "dagger.rollout_batch_size", positive);

@@ -17,9 +17,11 @@ pub struct ImitationSection {
     pub seeds: u64,
     /// Actions of a trajectory, T.
     pub horizons: Vec<usize>,
-    /// Labels that the expert gives in a run, of either method.
+    /// Labels that the expert gives in a run, of either method: in whole trajectories, as many in every round. What it takes to
+    /// judge the rounds is not counted.
     pub labels: usize,
-    /// DAgger's rounds; behavioural cloning has one.
+    /// Rounds of either method: as many labels, updates and policies to choose from. In behavioural cloning the expert acts in
+    /// all of them.
     pub rounds: usize,
     /// Labels of an update: a batch has so many over T trajectories, at least one.
     pub update_labels: usize,
@@ -60,14 +62,14 @@ pub struct TaskSection {
 
 impl Default for TaskSection {
     fn default() -> Self {
-        Self { symbols: 256, common: 24, rare: 0.002, actions: 8, seed: 0 }
+        Self { symbols: 256, common: 24, rare: 0.002, actions: 32, seed: 0 }
     }
 }
 
 /// Who is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Behavioural cloning: one round on the expert's own rollouts.
+    /// Behavioural cloning: the expert's own rollouts.
     Cloning,
     /// DAgger.
     Dagger,
@@ -193,9 +195,9 @@ fn below(output: &str, name: &str) -> String {
 /// A run's configuration: what the section says and what is decided here, which the section must not say.
 fn run(section: &mut Document, e: &ImitationSection, method: Method, horizon: usize, seed: u64) -> DaggerConfig {
     let number = |value: usize| toml::Value::from(i64::try_from(value).unwrap_or(i64::MAX));
-    let rounds = if method == Method::Cloning { 1 } else { e.rounds };
+    let rounds = e.rounds.max(1);
     let beta: toml::Value = match method {
-        Method::Cloning => vec![1.0].into(),
+        Method::Cloning => vec![1.0; rounds].into(),
         Method::Dagger => "indicator".into(),
     };
     let name = format!("{}-T{horizon}-seed{seed}", method.name());

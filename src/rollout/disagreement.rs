@@ -1,8 +1,8 @@
 //! How far a student's actions are from the expert's in the states of rollouts: what DAgger bounds.
 use super::forward::{index, projection, target_hidden, target_logprobs};
-use super::mixture::{Check, Rollout};
+use super::mixture::{Check, Rollout, passes};
 use super::sampling::{Sampling, probabilities};
-use crate::data::{LmBatch, Sequence, lm_batch};
+use crate::data::{LmBatch, Micro, Sequence, lm_batch};
 use crate::error::Result;
 use crate::loss::logprobs;
 use crate::model::CausalLm;
@@ -22,7 +22,7 @@ pub enum Play<'a> {
 
 /// For each rollout the total variation distance between the student's and the expert's actions, summed over its states: the
 /// expected number of states in which the student does not do what the expert would (of an expert that draws: in the best
-/// coupling of the two). `batch_size` rollouts at a time.
+/// coupling of the two).
 ///
 /// # Errors
 /// Those of the models; what `check` says.
@@ -31,18 +31,18 @@ pub fn errors(
     sampling: &Sampling,
     rollouts: &[Rollout],
     play: Play<'_>,
-    batch_size: usize,
+    micro: Micro,
     check: Check<'_>,
 ) -> Result<Vec<f64>> {
     let _guard = tch::no_grad_guard();
     let mut errors = Vec::with_capacity(rollouts.len());
-    for (chunk, some) in rollouts.chunks(batch_size).enumerate() {
+    for range in passes(rollouts, micro) {
         check()?;
+        let (first, some) = (range.start, &rollouts[range]);
         let sequences: Vec<Sequence> = some.iter().map(Rollout::sequence).collect();
         let mut batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
         let distances = match play {
             Play::Actions(labels) => {
-                let first = chunk * batch_size;
                 batch.targets.tokens = labels[first..first + some.len()].concat();
                 from_actions(student, sampling, &batch)?
             }
@@ -55,8 +55,7 @@ pub fn errors(
     Ok(errors)
 }
 
-/// Mean log p of the actions of rollouts under `model`, logits divided by `temperature`, nats an action; `batch_size` rollouts at
-/// a time.
+/// Mean log p of the actions of rollouts under `model`, logits divided by `temperature`, nats an action.
 ///
 /// # Errors
 /// Those of the model; what `check` says.
@@ -64,13 +63,14 @@ pub fn mean_logprob(
     model: &CausalLm,
     temperature: f64,
     rollouts: &[Rollout],
-    batch_size: usize,
+    micro: Micro,
     check: Check<'_>,
 ) -> Result<f64> {
     let _guard = tch::no_grad_guard();
     let (mut sum, mut count) = (0.0, 0);
-    for some in rollouts.chunks(batch_size) {
+    for range in passes(rollouts, micro) {
         check()?;
+        let some = &rollouts[range];
         let sequences: Vec<Sequence> = some.iter().map(Rollout::sequence).collect();
         let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
         let logprobs = target_logprobs(model, &batch.flat, &batch.targets, temperature)?;

@@ -2,9 +2,9 @@
 //! `expert_command`. Must not know what is learnt from them.
 use super::decoder::Decoder;
 use super::forward::target_hidden;
-use super::mixture::{Check, Rollout};
+use super::mixture::{Check, Rollout, passes};
 use super::sampling::{Sampling, choose};
-use crate::data::{Sequence, lm_batch};
+use crate::data::{Micro, Sequence, lm_batch};
 use crate::error::Result;
 use crate::model::CausalLm;
 
@@ -39,8 +39,8 @@ pub trait Follower {
     /// Its actions in the states that are given; where there is none, any token.
     ///
     /// # Errors
-    /// It fails.
-    fn act(&mut self, states: &[Option<&[i64]>], numbers: &[f64]) -> Result<Vec<i64>>;
+    /// It fails; what `check` says.
+    fn act(&mut self, states: &[Option<&[i64]>], numbers: &[f64], check: Check<'_>) -> Result<Vec<i64>>;
 
     /// What was done in each row.
     ///
@@ -63,13 +63,13 @@ pub trait Follower {
 pub struct Teacher {
     model: CausalLm,
     sampling: Sampling,
-    batch_size: usize,
+    micro: Micro,
 }
 
 impl Teacher {
-    /// One that acts by `sampling` and reads `batch_size` rollouts at once.
-    pub fn new(model: CausalLm, sampling: Sampling, batch_size: usize) -> Self {
-        Self { model, sampling, batch_size }
+    /// One that acts by `sampling` and reads so many rollouts at once.
+    pub fn new(model: CausalLm, sampling: Sampling, micro: Micro) -> Self {
+        Self { model, sampling, micro }
     }
 }
 
@@ -79,14 +79,15 @@ impl Expert for Teacher {
         Ok(Box::new(Decoding { decoder, sampling: self.sampling }))
     }
 
-    /// A forward pass over whole rollouts, `batch_size` at a time.
+    /// Forward passes over whole rollouts.
     fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Vec<i64>>> {
         let mut labels = Vec::with_capacity(rollouts.len());
-        for (chunk, some) in rollouts.chunks(self.batch_size).enumerate() {
+        for range in passes(rollouts, self.micro) {
             check()?;
+            let (first, some) = (range.start, &rollouts[range]);
             let mut drawn = Vec::new();
             for (at, rollout) in some.iter().enumerate() {
-                let number = |state: usize| numbers(chunk * self.batch_size + at, state - rollout.prompt_len);
+                let number = |state: usize| numbers(first + at, state - rollout.prompt_len);
                 drawn.extend(rollout.states().map(number));
             }
             let mut actions = Vec::with_capacity(drawn.len());
@@ -113,7 +114,7 @@ struct Decoding<'a> {
 }
 
 impl Follower for Decoding<'_> {
-    fn act(&mut self, _states: &[Option<&[i64]>], numbers: &[f64]) -> Result<Vec<i64>> {
+    fn act(&mut self, _states: &[Option<&[i64]>], numbers: &[f64], _check: Check<'_>) -> Result<Vec<i64>> {
         Ok(choose(&self.decoder.logits()?, &self.sampling, numbers)?.tokens)
     }
 
@@ -143,7 +144,7 @@ impl<F: Fn(&[i64]) -> i64> Expert for Rule<F> {
 struct Ruled<'a, F>(&'a F);
 
 impl<F: Fn(&[i64]) -> i64> Follower for Ruled<'_, F> {
-    fn act(&mut self, states: &[Option<&[i64]>], _numbers: &[f64]) -> Result<Vec<i64>> {
+    fn act(&mut self, states: &[Option<&[i64]>], _numbers: &[f64], _check: Check<'_>) -> Result<Vec<i64>> {
         Ok(states.iter().map(|state| state.map_or(0, self.0)).collect())
     }
 }

@@ -82,9 +82,9 @@ impl Expert for CommandExpert {
 struct Asking<'a>(&'a CommandExpert);
 
 impl Follower for Asking<'_> {
-    fn act(&mut self, states: &[Option<&[i64]>], _numbers: &[f64]) -> Result<Vec<i64>> {
+    fn act(&mut self, states: &[Option<&[i64]>], _numbers: &[f64], check: Check<'_>) -> Result<Vec<i64>> {
         let asked: Vec<(&[i64], Vec<usize>)> = states.iter().flatten().map(|s| (*s, vec![s.len()])).collect();
-        let mut actions = self.0.ask(&asked, &|| Ok(()))?.into_iter().flatten();
+        let mut actions = self.0.ask(&asked, check)?.into_iter().flatten();
         Ok(states.iter().map(|state| state.and_then(|_| actions.next()).unwrap_or_default()).collect())
     }
 }

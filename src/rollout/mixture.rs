@@ -3,11 +3,12 @@
 use super::decoder::Decoder;
 use super::expert::{Expert, Follower};
 use super::sampling::{Sampling, choose, uniform};
-use crate::data::{Prompt, RowId, Sequence};
+use crate::data::{Micro, Prompt, RowId, Sequence};
 use crate::error::{Error, Result};
 use crate::model::{CausalLm, Decoding};
 use crate::seed;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Who chose a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,11 @@ pub struct Rollout {
     pub actors: Vec<Actor>,
     /// The row of the prompt.
     pub id: RowId,
+}
+
+/// Rollouts in order, as many at once as fit a forward pass.
+pub fn passes(rollouts: &[Rollout], micro: Micro) -> Vec<Range<usize>> {
+    micro.split(&rollouts.iter().map(|rollout| rollout.tokens.len()).collect::<Vec<_>>())
 }
 
 impl Rollout {
@@ -95,7 +101,7 @@ pub struct Mixture<'a> {
     pub options: MixtureOptions<'a>,
 }
 
-/// Tells that so many trajectories have ended, or says why to stop.
+/// Says why to stop.
 pub type Check<'a> = &'a dyn Fn() -> Result<()>;
 
 impl Mixture<'_> {
@@ -121,7 +127,7 @@ impl Mixture<'_> {
         for numbers in numbers.chunks(self.options.batch_size) {
             let mut batch = Batch::begin(self, &rollouts, numbers)?;
             loop {
-                batch.act(&mut rollouts)?;
+                batch.act(&mut rollouts, check)?;
                 check()?;
                 if !batch.go_on()? {
                     break;
@@ -186,13 +192,13 @@ impl<'a> Batch<'a> {
     }
 
     /// A token for every row, by whoever is to choose it.
-    fn act(&mut self, rollouts: &mut [Rollout]) -> Result<()> {
+    fn act(&mut self, rollouts: &mut [Rollout], check: Check<'_>) -> Result<()> {
         let answer = |row: &Option<usize>| row.and_then(|number| self.answer(number, &rollouts[number]));
         let answers: Vec<Option<i64>> = self.rows.iter().map(answer).collect();
         let actor = |(row, answer): (&Option<usize>, &Option<i64>)| row.map(|number| self.actor(number, *answer));
         let actors: Vec<Option<Actor>> = self.rows.iter().zip(&answers).map(actor).collect();
         let students = self.drawn(&actors)?;
-        let experts = self.asked(&actors, rollouts)?;
+        let experts = self.asked(&actors, rollouts, check)?;
         self.place += 1;
         for (row, actor) in actors.into_iter().enumerate() {
             let (Some(number), Some(actor)) = (self.rows[row], actor) else { continue };
@@ -245,14 +251,14 @@ impl<'a> Batch<'a> {
     }
 
     /// The expert's actions, where any are wanted.
-    fn asked(&mut self, actors: &[Option<Actor>], rollouts: &[Rollout]) -> Result<Vec<i64>> {
+    fn asked(&mut self, actors: &[Option<Actor>], rollouts: &[Rollout], check: Check<'_>) -> Result<Vec<i64>> {
         let numbers = self.numbers(EXPERT);
         let asked = |(row, actor): (&Option<usize>, &Option<Actor>)| {
             row.filter(|_| *actor == Some(Actor::Expert)).map(|number| rollouts[number].tokens.as_slice())
         };
         let states: Vec<Option<&[i64]>> = self.rows.iter().zip(actors).map(asked).collect();
         match &mut self.expert {
-            Some(expert) if states.iter().any(Option::is_some) => expert.act(&states, &numbers),
+            Some(expert) if states.iter().any(Option::is_some) => expert.act(&states, &numbers, check),
             _ => Ok(Vec::new()),
         }
     }

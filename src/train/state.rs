@@ -1,6 +1,6 @@
 //! `trainer_state.json`: where the loop stands. Plain data.
 use super::metrics::Window;
-use super::objective::SourceState;
+use super::objective::{SampleRecord, SourceState};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -21,6 +21,9 @@ pub struct TrainerState {
     pub num_tokens: u64,
     /// Figures since the last logged line.
     pub window: Window,
+    /// Sampled texts that the next logged line brings.
+    #[serde(default)]
+    pub samples: Vec<SampleRecord>,
     /// The evaluation with the least cost so far.
     pub best: Option<Best>,
     /// Seconds trained so far, from the first row encoded (a timing field).

@@ -5,9 +5,7 @@
 use super::checkpoint::{self, Keep};
 use super::finite::Updates;
 use super::metrics::{CLOSING_FIELD, MetricsLog, StepFigures};
-use super::objective::{
-    Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, SampleRecord, Span, StepReport,
-};
+use super::objective::{Artifact, Batch, BatchSource, Evaluation, Evaluator, Objective, Span, StepReport};
 use super::progress::Progress;
 use super::state::{Best, TrainerState};
 use super::{AdamW, LossOutput, durable, memory, schedule, signals};
@@ -209,7 +207,10 @@ impl<O: Objective> Loop<'_, O> {
         let StepReport { metrics, samples, message } = source.report();
         self.state.window.push(figures.finish()?);
         self.state.window.push(metrics.into_iter().map(|(name, value)| (name, Tensor::from(value))).collect());
-        since.samples = samples;
+        // A source that samples once a round has none to show of the steps between.
+        if !samples.is_empty() {
+            self.state.samples = samples;
+        }
         since.message = message.unwrap_or(std::mem::take(&mut since.message));
         since.steps += 1;
         since.seconds += begun.elapsed().as_secs_f64();
@@ -272,7 +273,7 @@ impl<O: Objective> Loop<'_, O> {
         fields.push(("step_seconds".into(), since.seconds / since.steps.max(1) as f64));
         fields.push(("tokens_per_second".into(), since.tokens as f64 / since.seconds.max(1e-9)));
         fields.push(("peak_memory_mb".into(), peak_memory_mb(self.clock.device)));
-        let samples = std::mem::take(&mut since.samples);
+        let samples = std::mem::take(&mut self.state.samples);
         *since = Since::default();
         self.log.write(self.state.step, &fields)?;
         self.log.write_samples(self.state.step, "train", samples)?;
@@ -350,7 +351,6 @@ struct Since {
     seconds: f64,
     tokens: u64,
     message: String,
-    samples: Vec<SampleRecord>,
 }
 
 /// Most memory used at once, in MB: of the process on the CPU (VmHWM), of libtorch's allocator on CUDA.

@@ -13,7 +13,7 @@ use crate::tokenizer::Tokenizer;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use show::Shown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a configuration would train on, and whether it fits, without training.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ fn stage(args: &ValidateArgs) -> Result<StageName> {
     ];
     let found: Vec<_> = named.iter().filter(|(name, _)| sections.iter().any(|section| section == name)).collect();
     match found.as_slice() {
-        [] if sections.iter().any(|section| section == "experiment") => {
+        _ if sections.iter().any(|section| section == "experiment") => {
             let message = format!("{} is an experiment's configuration", args.config.display());
             Err(Error::usage(message, "validate the stages that it leaves in its output directory, or run it"))
         }
@@ -113,6 +113,11 @@ trait Validated: StageConfig {
         Vec::new()
     }
 
+    /// A program that is to be started: the key, its name.
+    fn program(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+
     /// Whether all logits of a row's targets are held at once.
     fn has_logits(&self) -> bool {
         true
@@ -136,6 +141,10 @@ impl Validated for DaggerConfig {
 
     fn grows(&self) -> usize {
         self.dagger.max_new_tokens
+    }
+
+    fn program(&self) -> Option<(&'static str, &str)> {
+        Some(("dagger.expert_command", self.dagger.expert_command.as_ref()?.first()?))
     }
 
     fn models(&self) -> Vec<(&'static str, &str, Option<bool>)> {
@@ -178,6 +187,10 @@ impl Validated for PpoConfig {
         self.ppo.max_new_tokens
     }
 
+    fn program(&self) -> Option<(&'static str, &str)> {
+        Some(("ppo.reward_command", self.ppo.reward_command.as_ref()?.first()?))
+    }
+
     fn models(&self) -> Vec<(&'static str, &str, Option<bool>)> {
         let reference = ("model.reference", &self.model.reference, Some(false));
         let reward = ("ppo.reward_model", &self.ppo.reward_model, Some(true));
@@ -190,6 +203,7 @@ impl Validated for PpoConfig {
 fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
     let config: C = config::load(&args.config, &args.overrides)?;
     check_columns::<C>(&config)?;
+    check_program(&config)?;
     let model_dir = hub::resolve_model(&config.model.path)?;
     let tokenizer = set::open_tokenizer(&config.model, &config.data, &model_dir)?;
     let random = config.model.init == Init::Config;
@@ -209,8 +223,7 @@ fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
     }
     let data: Data<C::Row> = Data::load(&config.data, &tokenizer, &config.options(), |_| {})?;
     check_reward_reads(&config, &data)?;
-    let most = model.family.facts().most_tokens.map(|most| most - config.grows() as i64);
-    data.check_lengths(most, |row: &C::Row| row.shape().tokens)?;
+    check_room(&config, &data, &[("model.path", &model)])?;
     let mut report = Map::new();
     report.insert("stage".into(), json!(C::STAGE));
     report.insert("models".into(), json!(models));
@@ -232,6 +245,42 @@ fn validate<C: Validated>(args: &ValidateArgs) -> Result<Value> {
         report.insert(key.into(), entry);
     }
     Ok(Value::Object(report))
+}
+
+/// Rows that are too long for the model, with what is added to them.
+fn check_room<C: Validated>(config: &C, data: &Data<C::Row>, models: &[(&str, &HfConfig)]) -> Result<()> {
+    for (key, model) in models {
+        let (most, new) = (model.family.facts().most_tokens, config.grows());
+        if new == 0 {
+            data.check_lengths(most, |row: &C::Row| row.shape().tokens)?;
+            continue;
+        }
+        let mut longest = 0;
+        for row in data.train.iter().chain(data.eval.iter()) {
+            longest = longest.max(row?.shape().tokens + new);
+        }
+        if let Some(most) = most.filter(|most| longest as i64 > *most) {
+            let message = format!("{key} holds {most} tokens; the longest prompt and {new} new ones are {longest}");
+            let remedy = format!("lower data.max_length (prompts are cut) or {}.max_new_tokens", C::STAGE);
+            return Err(Error::usage(message, remedy));
+        }
+    }
+    Ok(())
+}
+
+/// A program that the shell would not find either.
+fn check_program<C: Validated>(config: &C) -> Result<()> {
+    let Some((key, program)) = config.program() else { return Ok(()) };
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let found = match program.contains('/') {
+        true => Path::new(program).is_file(),
+        false => std::env::split_paths(&dirs).any(|dir| dir.join(program).is_file()),
+    };
+    if found {
+        return Ok(());
+    }
+    let message = format!("{key}: there is no program {program:?}");
+    Err(Error::usage(message, "give the path of a program and its arguments as a list"))
 }
 
 /// Preference pairs are nobody's texts: the file's columns say when the wrong stage would read them.

@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tch::Kind;
 
 /// What a run was found to be worth, beside its model.
 const MEASURED: &str = "measured.json";
@@ -148,7 +147,8 @@ fn measure(
 ) -> Result<Measured> {
     let horizon = run.horizon;
     let device = device::resolve(&config.experiment.device)?;
-    let options = LoadOptions { device, compute: Kind::Float, trainable: false, mapped: false, checkpointing: false };
+    let compute = stages::kind_of(run.config.model.dtype);
+    let options = LoadOptions { device, compute, trainable: false, mapped: false, checkpointing: false };
     let student = CausalLm::from_pretrained(dir, &options)?;
     let rollouts = config.experiment.states.div_ceil(horizon);
     let options = MixtureOptions {

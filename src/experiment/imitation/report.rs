@@ -19,6 +19,8 @@ struct Found {
     means: Vec<(f64, f64)>,
     /// None: too few points.
     law: Option<PowerLaw>,
+    /// The same of the last round, not the best.
+    last: Option<PowerLaw>,
     /// How many runs made no error at all.
     without: usize,
 }
@@ -34,22 +36,33 @@ impl Found {
         };
         let means = config.experiment.horizons.iter().map(mean).collect();
         let without = own.iter().filter(|run| run.errors == 0.0).count();
-        Found { method, name, law: power_law(&points), points, means, without }
+        let last = |run: &&Measured| {
+            let errors = run.rounds.last().copied().unwrap_or(f64::NAN);
+            // A round is judged on a quarter of the rollouts.
+            (run.horizon as f64, errors.max(2.0 / run.rollouts as f64))
+        };
+        let last = power_law(&own.iter().map(last).collect::<Vec<_>>());
+        Found { method, name, law: power_law(&points), last, points, means, without }
     }
 
     fn json(&self) -> Value {
         let law = self.law.map(|law| json!(law)).unwrap_or_else(|| json!({}));
         let mut law = law.as_object().cloned().unwrap_or_default();
+        law.insert("last_round".into(), json!(self.last));
         law.insert("errors".into(), json!(self.means.iter().map(|(_, errors)| errors).collect::<Vec<_>>()));
         law.insert("runs_without_error".into(), json!(self.without));
         Value::Object(law)
     }
 
     fn exponent(&self) -> String {
-        match self.law {
-            Some(law) => format!("{:.2} (95%: {:.2} to {:.2})", law.exponent, law.lower, law.upper),
-            None => "not fitted: too few runs".into(),
-        }
+        law(self.law)
+    }
+}
+
+fn law(law: Option<PowerLaw>) -> String {
+    match law {
+        Some(law) => format!("{:.2} (95%: {:.2} to {:.2})", law.exponent, law.lower, law.upper),
+        None => "that was not fitted: too few runs".into(),
     }
 }
 
@@ -114,18 +127,30 @@ fn errors_chart(cloning: &Found, dagger: &Found, rate: f64, config: &ImitationCo
 }
 
 fn rounds_chart(config: &ImitationConfig, measured: &[Measured]) -> Chart {
-    let line = |&horizon: &usize| {
+    let line = |method: Method, horizon: usize| {
         let own: Vec<&Measured> =
-            measured.iter().filter(|run| run.method == Method::Dagger.name() && run.horizon == horizon).collect();
+            measured.iter().filter(|run| run.method == method.name() && run.horizon == horizon).collect();
         let mean = |round: usize| own.iter().map(|run| run.rounds[round]).sum::<f64>() / own.len() as f64;
         let points = (0..config.experiment.rounds).map(|round| ((round + 1) as f64, mean(round) / horizon as f64));
-        Series { label: format!("T = {horizon}"), points: points.collect(), marks: false }
+        let name = if method == Method::Dagger { "DAgger" } else { "cloning" };
+        Series { label: format!("{name}, T = {horizon}"), points: points.collect(), marks: false }
     };
+    // Three of the horizons: more lines would hide each other.
+    let horizons = &config.experiment.horizons;
+    let shown = [horizons[0], horizons[horizons.len() / 2], horizons[horizons.len() - 1]];
+    let mut lines = Vec::new();
+    for method in [Method::Dagger, Method::Cloning] {
+        for (at, &horizon) in shown.iter().enumerate() {
+            if !shown[..at].contains(&horizon) {
+                lines.push(line(method, horizon));
+            }
+        }
+    }
     Chart {
-        title: "DAgger, round after round".into(),
-        x_label: "round (the first is behavioural cloning on its labels)".into(),
+        title: "Round after round".into(),
+        x_label: "round (the expert acts in the first one of both)".into(),
         y_label: "share of wrong actions, own rollouts".into(),
-        series: config.experiment.horizons.iter().map(line).collect(),
+        series: lines,
         log: false,
     }
 }
@@ -144,10 +169,13 @@ fn sentences(cloning: &Found, dagger: &Found, rate: f64, config: &ImitationConfi
     ));
     if let (Some((longest, by_cloning)), Some((_, by_dagger))) = (cloning.means.last(), dagger.means.last()) {
         said.push(format!(
-            "At T = {longest} a trajectory has {by_cloning:.2} wrong actions after behavioural cloning and {by_dagger:.2} after DAgger, with {} labels each and as many updates.",
-            e.labels
+            "At T = {longest} a trajectory has {by_cloning:.2} wrong actions after behavioural cloning and {by_dagger:.2} after DAgger, with as many labels, updates and rounds each."
         ));
     }
+    said.push(format!(
+        "A run's policy is that of its best round by errors on held-out rollouts of its own ({} states a round, whose labels are not counted). The last round's errors grow as T to the power {} in behavioural cloning and {} in DAgger.",
+        e.states / 4, law(cloning.last), law(dagger.last)
+    ));
     said.push(format!("Where the expert goes, behavioural cloning is wrong in {:.2}% of all states.", 100.0 * rate));
     for found in [cloning, dagger] {
         if found.without > 0 {
@@ -185,7 +213,7 @@ fn body(
     let e = &config.experiment;
     let task = &config.task;
     out.push_str(&format!(
-        "</tbody></table>\n<h2>The task</h2>\n<p>Observation and action alternate. On the road one of {} symbols is seen, {} of them common, the rest in {:.2}% of all states together; the expert does what a fixed table says, one of {} actions. A wrong action leads off the road to one side, where only that side's kerb is seen and one action leads back. Each run has {} labels of the expert; {} seeds; errors are counted on {} states of fresh rollouts; intervals are Student's, from the scatter of all runs about the line. The whole took {:.0} s.</p>\n",
+        "</tbody></table>\n<h2>The task</h2>\n<p>Observation and action alternate. On the road one of {} symbols is seen, {} of them common, the rest in {:.2}% of all states together; the expert does what a fixed table says, one of {} actions. A wrong action leads off the road to one side, where only that side's kerb is seen and one action leads back. Each run has about {} labels of the expert, as many in either method; {} seeds; errors are counted on {} states of fresh rollouts; intervals are Student's, from the scatter of all runs about the line. The whole took {:.0} s.</p>\n",
         task.symbols, task.common, 100.0 * task.rare, task.actions, e.labels, e.seeds, e.states, seconds
     ));
     out

@@ -8,6 +8,7 @@ use crate::rollout::assess::mean_and_error;
 use crate::rollout::disagreement::{Play, errors, mean_logprob};
 use crate::rollout::mixture::Rollout;
 use crate::seed;
+use crate::stages::source::micro;
 use crate::train::{Evaluation, Evaluator, durable, signals};
 use serde_json::{Map, Value, json};
 use std::cell::{Cell, OnceCell};
@@ -53,7 +54,7 @@ impl RoundEvaluator<'_> {
             _ => Play::Actions(labels),
         };
         let check = || signals::check_overdue(step);
-        errors(student, &self.cast.sampling(), rollouts, play, train.micro(), &check)
+        errors(student, &self.cast.sampling(), rollouts, play, micro(train), &check)
     }
 
     /// Adds the round's line to rounds.jsonl, in the place of an earlier one.
@@ -109,7 +110,7 @@ impl Evaluator for RoundEvaluator<'_> {
         ];
         if let Some(teacher) = self.cast.expert.model() {
             let check = || signals::check_overdue(step);
-            let mean = mean_logprob(teacher, 1.0, &own.0, self.cast.train.micro(), &check)?;
+            let mean = mean_logprob(teacher, 1.0, &own.0, micro(self.cast.train), &check)?;
             figures.push(("expert_perplexity", (-mean).exp()));
         }
         let Round { number, beta, rows, labels } = self.round.get();

@@ -6,9 +6,10 @@ pub mod objective;
 pub mod source;
 
 use super::card::{self, ModelArtifact};
+use super::source::micro;
 use super::{Session, Stage, feed_command, kind_of};
 use crate::config::{DaggerConfig, DaggerSection, Labels};
-use crate::data::{Data, EncodeOptions, Prompt, RowId, Set, lm_batch};
+use crate::data::{Data, EncodeOptions, Micro, Prompt, RowId, Set, lm_batch};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::loss::distill;
@@ -18,7 +19,7 @@ use crate::rollout::Sampling;
 use crate::rollout::expert::{Expert, Teacher};
 use crate::rollout::expert_command::CommandExpert;
 use crate::rollout::forward::target_hidden;
-use crate::rollout::mixture::{Actor, Rollout, World};
+use crate::rollout::mixture::{Actor, Rollout, World, passes};
 use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
 use crate::train::memory::Ladder;
@@ -138,13 +139,17 @@ impl DaggerConfig {
         if dir != session.model_dir && !session.tokenizer.same_ids(&Tokenizer::from_dir(&dir)?) {
             return Err(Error::file(&dir, "dagger.teacher has another tokenizer than the student", remedy));
         }
+        if self.dagger.top_k as i64 > vocab {
+            let message = format!("dagger.top_k is {}, and there are {vocab} actions", self.dagger.top_k);
+            return Err(Error::usage(message, "set it to 0 for all of them"));
+        }
         let sampling = match self.dagger.labels {
             Labels::Greedy => Sampling::greedy(),
             Labels::Sample | Labels::Distribution => {
                 Sampling { temperature: self.dagger.temperature, ..Sampling::default() }
             }
         };
-        Ok(Box::new(Teacher::new(teacher, sampling, self.train.micro())))
+        Ok(Box::new(Teacher::new(teacher, sampling, micro(&self.train))))
     }
 
     /// Both models must hold the longest prompt with what is added to it.
@@ -200,19 +205,20 @@ impl DaggerSection {
     }
 }
 
-/// The `top_k` most probable actions of a teacher in every state of rollouts, `batch_size` of them at a time.
+/// The `top_k` most probable actions of a teacher in every state of rollouts.
 fn keep(
     teacher: &CausalLm,
     rollouts: &[Rollout],
     settings: &DaggerSection,
-    batch_size: usize,
+    micro: Micro,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<Option<Kept>>> {
     let _guard = tch::no_grad_guard();
-    let top = settings.top_k.min(teacher.dims().vocab as usize);
+    let top = settings.top_k;
     let mut kept = Vec::with_capacity(rollouts.len());
-    for some in rollouts.chunks(batch_size) {
+    for range in passes(rollouts, micro) {
         check()?;
+        let some = &rollouts[range];
         let sequences: Vec<_> = some.iter().map(Rollout::sequence).collect();
         let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
         let (hidden, _) = target_hidden(teacher, &batch.flat, &batch.targets, 0.0)?;

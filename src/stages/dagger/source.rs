@@ -97,6 +97,8 @@ pub struct DaggerSource<'a> {
     /// What the evaluation hears of the round.
     told: &'a Cell<Round>,
     upcoming: Loader,
+    /// Updates before each round, and of all.
+    firsts: Vec<u64>,
     dataset: Dataset,
     order: Loader,
     updates: u64,
@@ -115,7 +117,13 @@ impl<'a> DaggerSource<'a> {
         let upcoming = prompts.loader(cast.train);
         let (dataset, report) = (Dataset::new(run), StepReport::default());
         let order = order(1, cast.train);
-        Self { cast, prompts, begin_again, told, upcoming, dataset, order, updates: 0, report }
+        let firsts = vec![0];
+        let mut source =
+            Self { cast, prompts, begin_again, told, upcoming, firsts, dataset, order, updates: 0, report };
+        for round in 1..=cast.settings.rounds {
+            source.firsts.push(source.firsts[round - 1] + source.planned(round));
+        }
+        source
     }
 
     /// Updates of all rounds.
@@ -131,11 +139,16 @@ impl<'a> DaggerSource<'a> {
 
     /// Updates before round `round`, from 1.
     fn first_of(&self, round: usize) -> u64 {
-        (1..round).map(|before| self.steps_of(before)).sum()
+        self.firsts[round - 1]
+    }
+
+    /// Updates of a round.
+    fn steps_of(&self, round: usize) -> u64 {
+        self.firsts[round] - self.firsts[round - 1]
     }
 
     /// Updates of a round: its share of `train.steps`, else `train.epochs` passes over what D has by then.
-    fn steps_of(&self, round: usize) -> u64 {
+    fn planned(&self, round: usize) -> u64 {
         let Cast { settings, train, .. } = self.cast;
         if let Some(steps) = train.steps {
             let (rounds, round) = (settings.rounds as u64, round as u64);
@@ -179,7 +192,7 @@ impl<'a> DaggerSource<'a> {
         let settings = self.cast.settings;
         match self.cast.expert.model() {
             Some(teacher) if settings.labels == Labels::Distribution && settings.top_k > 0 => {
-                super::keep(teacher, rollouts, settings, self.cast.train.micro(), check)
+                super::keep(teacher, rollouts, settings, micro(self.cast.train), check)
             }
             _ => Ok(vec![None; rollouts.len()]),
         }
