@@ -250,3 +250,20 @@ fn a_fused_attention_kernel_is_chosen() {
         }
     }
 }
+
+/// What an update's loss and norm go through: queued behind what computes them, looked at when they have arrived.
+#[test]
+fn numbers_come_back_without_anybody_waiting() {
+    if !has_gpu("numbers_come_back_without_anybody_waiting") {
+        return;
+    }
+    let large = Tensor::ones([4096, 4096], (Kind::Float, GPU));
+    let product = large.matmul(&large).matmul(&large);
+    let [sum, norm] = [product.max(), product.norm()];
+    let back = ffi::Readback::begin([&sum, &norm]).unwrap();
+    let [first, _] = back.values().unwrap();
+    assert_eq!(first, 4096.0 * 4096.0);
+    let ids: Vec<i64> = (0..1000).collect();
+    let uploaded = collimate::model::upload(&ids, GPU).unwrap();
+    assert_eq!(Vec::<i64>::try_from(host(&uploaded)).unwrap(), ids);
+}

@@ -93,3 +93,12 @@ fn cuda_memory_is_an_error_without_cuda() {
         assert!(ffi::cuda_peak_bytes(0, false).is_err_and(|e| matches!(e, Error::Shim(_))));
     }
 }
+
+#[test]
+fn numbers_come_back_as_they_were_and_are_there_at_once_on_the_cpu() {
+    let numbers = [Tensor::from(1.25_f32), Tensor::from(f32::NAN)];
+    let back = ffi::Readback::begin([&numbers[0], &numbers[1]]).unwrap();
+    assert!(back.is_ready().unwrap());
+    let [first, second] = back.values().unwrap();
+    assert!(first == 1.25 && second.is_nan());
+}
