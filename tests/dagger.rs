@@ -38,6 +38,11 @@ fn options(beta: f64) -> MixtureOptions<'static> {
     MixtureOptions { beta, sampling, max_new_tokens: 12, eos: None, seed: 9, batch_size: 7, world: None }
 }
 
+/// The expert's action in each state.
+fn actions(mixture: &Mixture<'_>, rollouts: &[Rollout]) -> Vec<Vec<i64>> {
+    mixture.label(rollouts, &|| Ok(())).unwrap().into_iter().map(|said| said.actions).collect()
+}
+
 /// An action that names its state: every prefix has another one than its neighbours.
 fn says(prefix: &[i64]) -> i64 {
     let sum: i64 = prefix.iter().enumerate().map(|(at, token)| (at as i64 + 1) * (token + 3)).sum();
@@ -86,11 +91,11 @@ fn the_student_acts_as_it_does_alone() {
 #[test]
 fn labels_belong_to_the_visited_prefix_whoever_acted() {
     let (student, rule) = (model(), Rule(says));
-    let teacher = Teacher::new(model(), Sampling::greedy(), SOME);
+    let teacher = Teacher::new(model(), Sampling::greedy(), 0, SOME);
     for expert in [&rule as &dyn Expert, &teacher] {
         let mixture = Mixture { student: &student, expert, options: options(0.4) };
         let rollouts = mixture.roll_out(&prompts(10), &|| Ok(())).unwrap();
-        let labels = mixture.label(&rollouts, &|| Ok(())).unwrap();
+        let labels = actions(&mixture, &rollouts);
         let one =
             GenerateOptions { max_new_tokens: 1, sampling: Sampling::greedy(), eos: None, seed: 0, batch_size: 64 };
         for (rollout, labels) in rollouts.iter().zip(&labels) {
@@ -106,13 +111,13 @@ fn labels_belong_to_the_visited_prefix_whoever_acted() {
 
 #[test]
 fn a_drawn_label_is_the_action_that_the_expert_takes_there() {
-    let (student, expert) = (model(), Teacher::new(model(), Sampling::default(), SOME));
+    let (student, expert) = (model(), Teacher::new(model(), Sampling::default(), 0, SOME));
     let mixture = Mixture { student: &student, expert: &expert, options: options(1.0) };
     let rollouts = mixture.roll_out(&prompts(10), &|| Ok(())).unwrap();
     // Of the expert alone: not what was noted of who acted.
     let mut forgotten = rollouts.clone();
     forgotten.iter_mut().for_each(|rollout| rollout.actors.fill(Actor::Student));
-    let labels = mixture.label(&forgotten, &|| Ok(())).unwrap();
+    let labels = actions(&mixture, &forgotten);
     for (rollout, labels) in rollouts.iter().zip(labels) {
         assert_eq!(rollout.tokens[rollout.prompt_len..], labels);
     }
@@ -122,7 +127,7 @@ fn a_drawn_label_is_the_action_that_the_expert_takes_there() {
 #[test]
 fn who_ends_early_changes_nothing_for_the_others() {
     let student = model();
-    let teacher = Teacher::new(model(), Sampling { temperature: 1.5, ..Sampling::default() }, SOME);
+    let teacher = Teacher::new(model(), Sampling { temperature: 1.5, ..Sampling::default() }, 0, SOME);
     let prompts = prompts(24);
     let all = |batch_size: usize, eos: Option<i64>, beta: f64| {
         let options = MixtureOptions { batch_size, eos, max_new_tokens: 20, ..options(beta) };
@@ -159,7 +164,7 @@ fn the_world_s_tokens_are_nobody_s_actions_and_have_no_labels() {
     let mixture =
         Mixture { student: &student, expert: &expert, options: MixtureOptions { world: Some(&Echo), ..options(1.0) } };
     let rollouts = mixture.roll_out(&prompts(12), &|| Ok(())).unwrap();
-    let labels = mixture.label(&rollouts, &|| Ok(())).unwrap();
+    let labels = actions(&mixture, &rollouts);
     for (rollout, labels) in rollouts.iter().zip(&labels) {
         for (place, actor) in rollout.actors.iter().enumerate() {
             let at = rollout.prompt_len + place;
@@ -180,7 +185,7 @@ fn errors_are_the_distance_of_the_two_policies_summed_over_the_states() {
     let (student, rule) = (model(), Rule(says));
     let mixture = Mixture { student: &student, expert: &rule, options: options(0.5) };
     let rollouts = mixture.roll_out(&prompts(6), &|| Ok(())).unwrap();
-    let labels = mixture.label(&rollouts, &|| Ok(())).unwrap();
+    let labels = actions(&mixture, &rollouts);
     let warm = Sampling { temperature: 0.6, ..Sampling::default() };
     let found = errors(&student, &warm, &rollouts, Play::Actions(&labels), SOME, &|| Ok(())).unwrap();
     let greedy = errors(&student, &Sampling::greedy(), &rollouts, Play::Actions(&labels), SOME, &|| Ok(())).unwrap();

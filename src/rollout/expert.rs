@@ -6,7 +6,9 @@ use super::mixture::{Check, Rollout, passes};
 use super::sampling::{Sampling, choose};
 use crate::data::{Micro, Sequence, lm_batch};
 use crate::error::Result;
+use crate::loss::distill::keep;
 use crate::model::CausalLm;
+use serde::{Deserialize, Serialize};
 
 /// States whose logits are there at once.
 const STATES: i64 = 256;
@@ -22,15 +24,39 @@ pub trait Expert {
     /// Memory is short.
     fn follow<'e>(&'e self, prompts: &[&[i64]], new_tokens: usize) -> Result<Box<dyn Follower + 'e>>;
 
-    /// Its action in every state of whole rollouts, a list each.
+    /// What it says of every state of whole rollouts.
     ///
     /// # Errors
     /// It fails; what `check` says.
-    fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Vec<i64>>>;
+    fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Said>>;
 
     /// The model that it plays by, where it has a distribution.
     fn model(&self) -> Option<&CausalLm> {
         None
+    }
+}
+
+/// What an expert says of a rollout's states.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Its action in each state.
+    pub actions: Vec<i64>,
+    /// Its most probable actions in each, where they are asked for.
+    pub kept: Option<Kept>,
+}
+
+/// The K most probable actions of each state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Ids, the most probable first; K of each state, one state after the other.
+    pub ids: Vec<i64>,
+    /// log p of each, nats, normalised over the K.
+    pub logprobs: Vec<f32>,
+}
+
+impl From<Vec<i64>> for Said {
+    fn from(actions: Vec<i64>) -> Self {
+        Said { actions, kept: None }
     }
 }
 
@@ -63,13 +89,15 @@ pub trait Follower {
 pub struct Teacher {
     model: CausalLm,
     sampling: Sampling,
+    top_k: usize,
     micro: Micro,
 }
 
 impl Teacher {
-    /// One that acts by `sampling` and reads so many rollouts at once.
-    pub fn new(model: CausalLm, sampling: Sampling, micro: Micro) -> Self {
-        Self { model, sampling, micro }
+    /// One that acts by `sampling` and reads so many rollouts at once. It also says its `top_k` most probable actions at that
+    /// temperature; 0: none.
+    pub fn new(model: CausalLm, sampling: Sampling, top_k: usize, micro: Micro) -> Self {
+        Self { model, sampling, top_k, micro }
     }
 }
 
@@ -80,7 +108,7 @@ impl Expert for Teacher {
     }
 
     /// Forward passes over whole rollouts.
-    fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Vec<i64>>> {
+    fn label(&self, rollouts: &[Rollout], numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Said>> {
         let mut labels = Vec::with_capacity(rollouts.len());
         for range in passes(rollouts, self.micro) {
             check()?;
@@ -94,11 +122,25 @@ impl Expert for Teacher {
             let sequences: Vec<Sequence> = some.iter().map(Rollout::sequence).collect();
             let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
             let (hidden, _) = target_hidden(&self.model, &batch.flat, &batch.targets, 0.0)?;
+            let mut kept = Kept::default();
             for (states, drawn) in hidden.f_split(STATES, 0)?.iter().zip(drawn.chunks(STATES as usize)) {
-                actions.extend(choose(&self.model.logits(states)?, &self.sampling, drawn)?.tokens);
+                let logits = self.model.logits(states)?;
+                actions.extend(choose(&logits, &self.sampling, drawn)?.tokens);
+                if self.top_k > 0 {
+                    let (ids, logprobs) = keep(&logits.f_div_scalar(self.sampling.temperature)?, self.top_k)?;
+                    kept.ids.extend(Vec::<i64>::try_from(ids.f_flatten(0, -1)?)?);
+                    kept.logprobs.extend(Vec::<f32>::try_from(logprobs.f_flatten(0, -1)?)?);
+                }
             }
-            let mut actions = actions.into_iter();
-            labels.extend(some.iter().map(|rollout| actions.by_ref().take(rollout.states().count()).collect()));
+            let (mut actions, mut ids, mut logprobs) =
+                (actions.into_iter(), kept.ids.into_iter(), kept.logprobs.into_iter());
+            labels.extend(some.iter().map(|rollout| {
+                let states = rollout.states().count();
+                let (ids, logprobs) =
+                    (ids.by_ref().take(states * self.top_k), logprobs.by_ref().take(states * self.top_k));
+                let kept = (self.top_k > 0).then(|| Kept { ids: ids.collect(), logprobs: logprobs.collect() });
+                Said { actions: actions.by_ref().take(states).collect(), kept }
+            }));
         }
         Ok(labels)
     }
@@ -135,9 +177,11 @@ impl<F: Fn(&[i64]) -> i64> Expert for Rule<F> {
         Ok(Box::new(Ruled(&self.0)))
     }
 
-    fn label(&self, rollouts: &[Rollout], _numbers: Numbers<'_>, _check: Check<'_>) -> Result<Vec<Vec<i64>>> {
-        let labels = |rollout: &Rollout| rollout.states().map(|state| (self.0)(&rollout.tokens[..state])).collect();
-        Ok(rollouts.iter().map(labels).collect())
+    fn label(&self, rollouts: &[Rollout], _numbers: Numbers<'_>, _check: Check<'_>) -> Result<Vec<Said>> {
+        let actions = |rollout: &Rollout| -> Vec<i64> {
+            rollout.states().map(|state| (self.0)(&rollout.tokens[..state])).collect()
+        };
+        Ok(rollouts.iter().map(|rollout| actions(rollout).into()).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A rollout goes in as `{"tokens": [ids], "prefixes": [lengths]}`; back comes a list with the action (an id) after each of
 //! these prefixes of the tokens. What it does may depend on the prefix alone.
-use super::expert::{Expert, Follower, Numbers};
+use super::expert::{Expert, Follower, Numbers, Said};
 use super::mixture::{Check, Rollout};
 use super::program::{Names, Program};
 use crate::error::Result;
@@ -68,12 +68,12 @@ impl Expert for CommandExpert {
         Ok(Box::new(Asking(self)))
     }
 
-    fn label(&self, rollouts: &[Rollout], _numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Vec<i64>>> {
+    fn label(&self, rollouts: &[Rollout], _numbers: Numbers<'_>, check: Check<'_>) -> Result<Vec<Said>> {
         let mut labels = Vec::with_capacity(rollouts.len());
         for some in rollouts.chunks(ROLLOUTS) {
             let asked = |rollout: &'_ Rollout| rollout.states().collect();
             let asked: Vec<(&[i64], Vec<usize>)> = some.iter().map(|r| (r.tokens.as_slice(), asked(r))).collect();
-            labels.extend(self.ask(&asked, check)?);
+            labels.extend(self.ask(&asked, check)?.into_iter().map(Said::from));
         }
         Ok(labels)
     }

@@ -1,7 +1,7 @@
 //! Rollouts of the mixture beta * expert + (1 - beta) * student (Ross, Gordon and Bagnell 2011), in which a coin decides for
 //! each token who acts, and the expert's labels of all states that were visited. Owns the order of the draws.
 use super::decoder::Decoder;
-use super::expert::{Expert, Follower};
+use super::expert::{Expert, Follower, Said};
 use super::sampling::{Sampling, choose, uniform};
 use crate::data::{Micro, Prompt, RowId, Sequence};
 use crate::error::{Error, Result};
@@ -54,6 +54,11 @@ impl Rollout {
     pub fn states(&self) -> impl Iterator<Item = usize> + '_ {
         let acted = self.actors.iter().enumerate().filter(|(_, actor)| **actor != Actor::World);
         acted.map(|(place, _)| self.prompt_len + place)
+    }
+
+    /// In how many states what was done is what `labels` say.
+    pub fn agreements(&self, labels: &[i64]) -> usize {
+        self.states().zip(labels).filter(|(state, label)| self.tokens[*state] == **label).count()
     }
 
     /// The tokens, of which the actions are the targets: hidden states that predict them are those of the states.
@@ -137,16 +142,17 @@ impl Mixture<'_> {
         Ok(rollouts)
     }
 
-    /// The expert's action in every state of every rollout, whoever acted there. Where it acted itself, that is what it did.
+    /// What the expert says of every state of every rollout, whoever acted there. Where it acted itself, its action is what it
+    /// did.
     ///
     /// # Errors
     /// Those of the expert; what `check` says.
-    pub fn label(&self, rollouts: &[Rollout], check: Check<'_>) -> Result<Vec<Vec<i64>>> {
+    pub fn label(&self, rollouts: &[Rollout], check: Check<'_>) -> Result<Vec<Said>> {
         let _guard = tch::no_grad_guard();
         let number = |rollout: usize, place: usize| self.options.number(EXPERT, rollout, place);
         let mut labels = self.expert.label(rollouts, &number, check)?;
-        for (rollout, labels) in rollouts.iter().zip(&mut labels) {
-            for (state, label) in rollout.states().zip(labels) {
+        for (rollout, said) in rollouts.iter().zip(&mut labels) {
+            for (state, label) in rollout.states().zip(&mut said.actions) {
                 if rollout.actors[state - rollout.prompt_len] == Actor::Expert {
                     *label = rollout.tokens[state];
                 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::{CausalLm, LoadOptions, device};
 use crate::rollout::Sampling;
 use crate::rollout::assess::mean_and_error;
-use crate::rollout::expert::{Expert, Rule};
+use crate::rollout::expert::{Expert, Rule, Said};
 use crate::rollout::mixture::{Mixture, MixtureOptions, Rollout};
 use crate::stages::dagger::Ready;
 use crate::stages::dagger::evaluator::ROUNDS_FILE;
@@ -165,9 +165,7 @@ fn measure(
     let check = || crate::train::signals::check_overdue(0);
     let trajectories = mixture.roll_out(&vec![start; rollouts], &check)?;
     let labels = mixture.label(&trajectories, &check)?;
-    let wrong = |(rollout, labels): (&Rollout, &Vec<i64>)| {
-        rollout.states().zip(labels).filter(|(state, label)| rollout.tokens[*state] != **label).count() as f64
-    };
+    let wrong = |(rollout, said): (&Rollout, &Said)| (said.actions.len() - rollout.agreements(&said.actions)) as f64;
     let errors: Vec<f64> = trajectories.iter().zip(&labels).map(wrong).collect();
     let (errors, errors_se) = mean_and_error(&errors, 1);
     let rounds = rounds(dir)?;

@@ -11,7 +11,6 @@ use std::path::Path;
 
 /// What one method was found to do.
 struct Found {
-    method: Method,
     name: &'static str,
     /// (T, errors a trajectory) of each run; of a run without any error, half an error in all its trajectories.
     points: Vec<(f64, f64)>,
@@ -42,7 +41,7 @@ impl Found {
             (run.horizon as f64, errors.max(2.0 / run.rollouts as f64))
         };
         let last = power_law(&own.iter().map(last).collect::<Vec<_>>());
-        Found { method, name, law: power_law(&points), last, points, means, without }
+        Found { name, law: power_law(&points), last, points, means, without }
     }
 
     fn json(&self) -> Value {
@@ -209,7 +208,6 @@ fn body(
     for ((horizon, by_cloning), (_, by_dagger)) in cloning.means.iter().zip(&dagger.means) {
         out.push_str(&format!("<tr><td>{horizon}</td><td>{by_cloning:.4}</td><td>{by_dagger:.4}</td></tr>\n"));
     }
-    debug_assert!(cloning.method == Method::Cloning && dagger.method == Method::Dagger);
     let e = &config.experiment;
     let task = &config.task;
     out.push_str(&format!(

@@ -1,6 +1,7 @@
 //! D, the aggregated data: labelled rollouts of all rounds so far, a file a round in the run directory. Owns the files.
 use crate::data::{RowId, Unit};
 use crate::error::{Error, Result};
+use crate::rollout::expert::Kept;
 use crate::rollout::mixture::{Actor, Rollout};
 use crate::train::durable::{self, hex};
 use serde::{Deserialize, Serialize};
@@ -21,15 +22,6 @@ pub struct Lesson {
     pub labels: Vec<i64>,
     /// The expert's most probable actions in each state, where they are what is learnt.
     pub kept: Option<Kept>,
-}
-
-/// The K most probable actions of each state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
-    /// Ids, the most probable first; K of each state, one state after the other.
-    pub ids: Vec<i64>,
-    /// log p of each, nats, normalised over the K.
-    pub logprobs: Vec<f32>,
 }
 
 /// A line of a round's file.

@@ -42,7 +42,7 @@ impl RoundEvaluator<'_> {
         let mixture = self.cast.mixture(beta, seed::derive(self.cast.train.seed, "evaluation", &[]));
         let check = || signals::check_overdue(step);
         let rollouts = mixture.roll_out(&self.prompts, &check)?;
-        let labels = mixture.label(&rollouts, &check)?;
+        let labels = mixture.label(&rollouts, &check)?.into_iter().map(|said| said.actions).collect();
         Ok((rollouts, labels))
     }
 
@@ -75,14 +75,6 @@ impl RoundEvaluator<'_> {
     }
 }
 
-/// In how many states what was done is what the expert would have done.
-fn agreed((rollouts, labels): &Labelled) -> f64 {
-    let same = |(rollout, labels): (&Rollout, &Vec<i64>)| {
-        rollout.states().zip(labels).filter(|(state, label)| rollout.tokens[*state] == **label).count()
-    };
-    rollouts.iter().zip(labels).map(same).sum::<usize>() as f64
-}
-
 impl Evaluator for RoundEvaluator<'_> {
     fn evaluate(&self, step: u64) -> Result<Evaluation> {
         let own = self.roll_out(0.0, step)?;
@@ -94,18 +86,19 @@ impl Evaluator for RoundEvaluator<'_> {
             }
         };
         let (on_own, on_experts) = (self.errors(&own, step)?, self.errors(experts, step)?);
-        let rate = |errors: &[f64], (rollouts, _): &Labelled| {
-            errors.iter().sum::<f64>() / rollouts.iter().map(|rollout| rollout.states().count()).sum::<usize>() as f64
+        let rate = |errors: &[f64], (_, labels): &Labelled| {
+            errors.iter().sum::<f64>() / labels.iter().map(Vec::len).sum::<usize>() as f64
         };
         let (total, total_se) = mean_and_error(&on_own, 1);
         let error_rate = rate(&on_own, &own);
         let states = own.1.iter().map(Vec::len).sum::<usize>() as f64;
+        let agreed: usize = own.0.iter().zip(&own.1).map(|(rollout, labels)| rollout.agreements(labels)).sum();
         let mut figures = vec![
             ("error_rate", error_rate),
             ("error_rate_expert", rate(&on_experts, experts)),
             ("errors", total),
             ("errors_se", total_se),
-            ("agreement", agreed(&own) / states),
+            ("agreement", agreed as f64 / states),
             ("mean_length", states / own.0.len() as f64),
         ];
         if let Some(teacher) = self.cast.expert.model() {

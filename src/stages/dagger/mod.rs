@@ -9,22 +9,20 @@ use super::card::{self, ModelArtifact};
 use super::source::micro;
 use super::{Session, Stage, feed_command, kind_of};
 use crate::config::{DaggerConfig, DaggerSection, Labels};
-use crate::data::{Data, EncodeOptions, Micro, Prompt, RowId, Set, lm_batch};
+use crate::data::{Data, EncodeOptions, Prompt, RowId, Set};
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::loss::distill;
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, Model};
 use crate::rollout::Sampling;
-use crate::rollout::expert::{Expert, Teacher};
+use crate::rollout::expert::{Expert, Kept, Teacher};
 use crate::rollout::expert_command::CommandExpert;
-use crate::rollout::forward::target_hidden;
-use crate::rollout::mixture::{Actor, Rollout, World, passes};
+use crate::rollout::mixture::{Actor, Rollout, World};
 use crate::tokenizer::Tokenizer;
 use crate::train::durable::hex;
 use crate::train::memory::Ladder;
 use crate::train::{AdamW, Job, Outcome, signals, train};
-use data::{Kept, Lesson};
+use data::Lesson;
 use evaluator::RoundEvaluator;
 use objective::{DaggerBatch, DaggerObjective};
 use serde_json::{Value, json};
@@ -34,9 +32,6 @@ use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// States whose logits are there at once.
-const STATES: i64 = 256;
 
 /// What a run of DAgger is given besides its configuration.
 pub struct Ready<'a> {
@@ -149,7 +144,7 @@ impl DaggerConfig {
                 Sampling { temperature: self.dagger.temperature, ..Sampling::default() }
             }
         };
-        Ok(Box::new(Teacher::new(teacher, sampling, micro(&self.train))))
+        Ok(Box::new(Teacher::new(teacher, sampling, self.dagger.top_k, micro(&self.train))))
     }
 
     /// Both models must hold the longest prompt with what is added to it.
@@ -203,38 +198,4 @@ impl DaggerSection {
         feed_command(self.expert_command.iter().flatten(), &mut hash)?;
         Ok(hex(&hash.finalize()))
     }
-}
-
-/// The `top_k` most probable actions of a teacher in every state of rollouts.
-fn keep(
-    teacher: &CausalLm,
-    rollouts: &[Rollout],
-    settings: &DaggerSection,
-    micro: Micro,
-    check: &dyn Fn() -> Result<()>,
-) -> Result<Vec<Option<Kept>>> {
-    let _guard = tch::no_grad_guard();
-    let top = settings.top_k;
-    let mut kept = Vec::with_capacity(rollouts.len());
-    for range in passes(rollouts, micro) {
-        check()?;
-        let some = &rollouts[range];
-        let sequences: Vec<_> = some.iter().map(Rollout::sequence).collect();
-        let batch = lm_batch(&sequences.iter().collect::<Vec<_>>());
-        let (hidden, _) = target_hidden(teacher, &batch.flat, &batch.targets, 0.0)?;
-        let (mut ids, mut logprobs): (Vec<i64>, Vec<f32>) = (Vec::new(), Vec::new());
-        for states in hidden.f_split(STATES, 0)? {
-            let logits = teacher.logits(&states)?.f_div_scalar(settings.temperature)?;
-            let (some_ids, some_logprobs) = distill::keep(&logits, top)?;
-            ids.extend(Vec::<i64>::try_from(some_ids.f_flatten(0, -1)?)?);
-            logprobs.extend(Vec::<f32>::try_from(some_logprobs.f_flatten(0, -1)?)?);
-        }
-        let (mut ids, mut logprobs) = (ids.into_iter(), logprobs.into_iter());
-        kept.extend(some.iter().map(|rollout| {
-            let count = top * rollout.states().count();
-            let (ids, logprobs) = (ids.by_ref().take(count).collect(), logprobs.by_ref().take(count).collect());
-            Some(Kept { ids, logprobs })
-        }));
-    }
-    Ok(kept)
 }

@@ -1,13 +1,13 @@
 //! DAgger's source of batches: at the start of a round it rolls the mixture out, has the expert label every visited state, adds
 //! the rows to D, and then yields D's rows. A step is one update.
-use super::data::{Dataset, Kept, Lesson};
+use super::data::{Dataset, Lesson};
 use super::objective::DaggerBatch;
-use crate::config::{DaggerSection, Labels, TrainConfig};
+use crate::config::{DaggerSection, TrainConfig};
 use crate::data::{Loader, LoaderState, Prompt, Set};
 use crate::error::{Error, Result};
 use crate::model::CausalLm;
 use crate::rollout::Sampling;
-use crate::rollout::expert::Expert;
+use crate::rollout::expert::{Expert, Said};
 use crate::rollout::mixture::{Actor, Mixture, MixtureOptions, Rollout, World};
 use crate::seed;
 use crate::stages::source::micro;
@@ -169,12 +169,9 @@ impl<'a> DaggerSource<'a> {
         let check = || signals::check_overdue(step);
         let mixture = self.cast.mixture(beta, seed);
         let rollouts = mixture.roll_out(&prompts, &check)?;
-        let labels = part!("labels").in_scope(|| mixture.label(&rollouts, &check))?;
-        let mut lessons = Vec::with_capacity(rollouts.len());
-        let kept = self.kept(&rollouts, &check)?;
-        for ((rollout, labels), kept) in rollouts.into_iter().zip(labels).zip(kept) {
-            lessons.push(Lesson { round, rollout, labels, kept });
-        }
+        let said = part!("labels").in_scope(|| mixture.label(&rollouts, &check))?;
+        let lesson = |(rollout, Said { actions: labels, kept })| Lesson { round, rollout, labels, kept };
+        let lessons: Vec<Lesson> = rollouts.into_iter().zip(said).map(lesson).collect();
         self.report = self.describe(&lessons)?;
         let tokenizer = self.cast.tokenizer;
         self.dataset.add(round, lessons, |rollout| tokenizer.decode(&rollout.tokens, false))?;
@@ -185,17 +182,6 @@ impl<'a> DaggerSource<'a> {
         let Round { rows, labels, .. } = self.told.get();
         tracing::info!("round {round} of {}: beta {beta}, D has {rows} rollouts and {labels} labels", settings.rounds);
         Ok(())
-    }
-
-    /// The expert's most probable actions in every state, where they are what is learnt.
-    fn kept(&self, rollouts: &[Rollout], check: &dyn Fn() -> Result<()>) -> Result<Vec<Option<Kept>>> {
-        let settings = self.cast.settings;
-        match self.cast.expert.model() {
-            Some(teacher) if settings.labels == Labels::Distribution && settings.top_k > 0 => {
-                super::keep(teacher, rollouts, settings, micro(self.cast.train), check)
-            }
-            _ => Ok(vec![None; rollouts.len()]),
-        }
     }
 
     /// D is what it is in this round: its order begins anew.
@@ -210,11 +196,9 @@ impl<'a> DaggerSource<'a> {
     fn describe(&self, lessons: &[Lesson]) -> Result<StepReport> {
         let (mut states, mut experts, mut agreed) = (0.0, 0.0, 0.0);
         for Lesson { rollout, labels, .. } in lessons {
-            for (state, label) in rollout.states().zip(labels) {
-                states += 1.0;
-                experts += f64::from(u8::from(rollout.actors[state - rollout.prompt_len] == Actor::Expert));
-                agreed += f64::from(u8::from(rollout.tokens[state] == *label));
-            }
+            states += labels.len() as f64;
+            experts += rollout.actors.iter().filter(|actor| **actor == Actor::Expert).count() as f64;
+            agreed += rollout.agreements(labels) as f64;
         }
         let metrics = vec![
             ("rollout/expert_share", experts / states),
