@@ -13,6 +13,7 @@
 mod part;
 
 pub mod bench;
+pub mod collect;
 pub mod commands;
 pub mod config;
 pub mod data;

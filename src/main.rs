@@ -5,10 +5,10 @@ use clap::{Args, Parser, Subcommand};
 use collimate::bench::{self, BenchArgs};
 use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, validate};
 use collimate::config::{
-    DaggerConfig, DpoConfig, ImitationConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig,
+    CollectConfig, DaggerConfig, DpoConfig, ImitationConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig,
 };
 use collimate::train::{progress, signals};
-use collimate::{Error, experiment, stages};
+use collimate::{Error, collect, experiment, stages};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +50,10 @@ enum Command {
     /// A whole comparison, from SFT to the report
     #[command(subcommand)]
     Experiment(Experiment),
+    /// Pairs of completions of one or several models, judged or not
+    #[command(after_help = "Examples:\n  collimate collect configs/collect.toml\n  \
+        collimate collect configs/collect.toml collect.output=mine.jsonl collect.judge=runs/judge collect.labels=mu")]
+    Collect(ExperimentArgs),
     /// Completions of prompts
     Generate(generate::GenerateArgs),
     /// Log-probs or rewards of rows
@@ -79,7 +83,7 @@ enum Experiment {
     Imitation(ExperimentArgs),
 }
 
-/// An experiment's configuration file and what replaces its keys.
+/// A configuration file that is no stage's and what replaces its keys.
 #[derive(Debug, Args)]
 struct ExperimentArgs {
     /// Configuration file
@@ -157,6 +161,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Experiment(Experiment::Imitation(args)) => {
             experiment::imitation::run(&ImitationConfig::load(&args.config, &args.overrides)?)?;
         }
+        Command::Collect(args) => collect::run(&CollectConfig::load(&args.config, &args.overrides)?)?,
         Command::Generate(args) => generate::run(args)?,
         Command::Score(args) => score::run(args)?,
         Command::Evaluate(args) => evaluate::run(args)?,

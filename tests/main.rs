@@ -3,6 +3,7 @@ mod architecture;
 mod chat;
 mod checkpointing;
 mod cli;
+mod collect;
 mod config;
 mod config_files;
 mod conversations;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{CausalLm, LoadOptions, device};
 use crate::tokenizer::Tokenizer;
+use crate::train::durable;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use std::io::Write;
@@ -84,14 +85,9 @@ pub fn open_causal(path: &str, options: &LoadOptions) -> Result<Opened> {
     Ok(Opened { dir, model, tokenizer })
 }
 
-/// Refuses to write over an existing file or into a missing directory, before any work is done.
+/// [`durable::check_new`] of a file that may not be wanted.
 pub fn check_output(path: Option<&Path>) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    if path.exists() {
-        return Err(Error::file(path, "exists already", "name another --output or remove it"));
-    }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if parent.is_dir() { Ok(()) } else { Err(Error::file(parent, "no such directory", "make it first")) }
+    path.map_or(Ok(()), durable::check_new)
 }
 
 /// Writes JSON rows, one a line, whole or not at all; to standard output without a path.
@@ -102,7 +98,7 @@ pub fn write_rows(path: Option<&Path>, rows: &[Map<String, Value>]) -> Result<()
         text.push('\n');
     }
     match path {
-        Some(path) => crate::train::durable::write_file(path, text.as_bytes()),
+        Some(path) => durable::write_file(path, text.as_bytes()),
         None => std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("standard output", "write")),
     }
 }

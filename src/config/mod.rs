@@ -2,6 +2,7 @@
 //!
 //! What the user typed ([`Document`]) and what was validated (the stage structs) are different types. All problems of a
 //! file are reported at once, each with file, line, key and remedy; an unknown key is an error, never ignored.
+pub mod collect;
 pub mod dagger;
 pub mod data;
 pub mod document;
@@ -17,6 +18,7 @@ pub mod reward;
 pub mod sft;
 pub mod train;
 
+pub use collect::{CollectConfig, CollectSection, Judge, JudgeLabels};
 pub use dagger::{BetaName, BetaSchedule, DaggerConfig, DaggerSection, ImitationLoss, Labels};
 pub use data::{Boundary, DataConfig, OnBadRow};
 pub use document::{Document, Problems};

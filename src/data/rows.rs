@@ -225,10 +225,15 @@ impl BadRow {
         Self { reason, message: message.into(), remedy }
     }
 
+    /// An error that names the row.
+    pub fn error(self, id: &RowId) -> Error {
+        id.error(self.message, self.remedy)
+    }
+
     /// An error that names the row, or a count where bad rows are skipped.
     pub(crate) fn handle(self, id: &RowId, on_bad: super::OnBadRow, report: &mut DataReport) -> Result<()> {
         match on_bad {
-            super::OnBadRow::Error => Err(id.error(self.message, self.remedy)),
+            super::OnBadRow::Error => Err(self.error(id)),
             super::OnBadRow::Skip => {
                 tracing::debug!(row = %id, "skipped: {}", self.message);
                 *report.skipped.entry(self.reason).or_default() += 1;

@@ -26,11 +26,19 @@ pub fn read_prompts(
     new_tokens: usize,
     limit: Option<usize>,
 ) -> Result<Vec<Prompt>> {
-    let mut report = DataReport::default();
-    let mut rows = read_rows(path, Wanted::Prompts, OnBadRow::Error, &mut report)?;
+    let mut rows = read_rows(path, Wanted::Prompts, OnBadRow::Error, &mut DataReport::default())?;
     rows.truncate(limit.unwrap_or(usize::MAX));
+    encode_for(model, tokenizer, &rows, new_tokens)
+}
+
+/// Rows as prompts of a model, in order, each short enough that `new_tokens` more fit it.
+///
+/// # Errors
+/// Rows that the model's chat template refuses; no room for a prompt.
+pub fn encode_for(model: &CausalLm, tokenizer: &Tokenizer, rows: &[Located], new_tokens: usize) -> Result<Vec<Prompt>> {
+    let mut report = DataReport::default();
     let options = EncodeOptions::completions(prompt_room(model, new_tokens)?, false);
-    let prompts = encode_prompts(tokenizer, &rows, &options, OnBadRow::Error, &mut report)?;
+    let prompts = encode_prompts(tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
     if report.truncated > 0 {
         let (cut, holds) = (report.truncated, model.dims().context);
         tracing::warn!("{cut} prompts lost their beginning: the model holds {holds} tokens");

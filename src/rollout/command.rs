@@ -8,24 +8,24 @@ use crate::error::Result;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const NAMES: Names = Names {
-    key: "ppo.reward_command",
-    timeout_key: "ppo.reward_timeout",
-    answers: "rewards",
-    line: "one line a row: a finite number, or an object with \"reward\"",
-    question: "{\"prompt\", \"completion\"}",
-};
-
 /// Scores rows by asking a running program.
 pub struct CommandScorer(Program);
 
 impl CommandScorer {
-    /// Starts the program; `timeout` is for the rows of one call.
+    /// Starts the program; `timeout` is for the rows of one call. `keys`: what names the program and its time limit in the
+    /// configuration.
     ///
     /// # Errors
     /// A program that cannot be started.
-    pub fn start(command: &[String], timeout: Duration) -> Result<Self> {
-        Program::start(command, timeout, NAMES).map(Self)
+    pub fn start(command: &[String], timeout: Duration, keys: (&'static str, &'static str)) -> Result<Self> {
+        let names = Names {
+            key: keys.0,
+            timeout_key: keys.1,
+            answers: "rewards",
+            line: "one line a row: a finite number, or an object with \"reward\"",
+            question: "{\"prompt\", \"completion\"}",
+        };
+        Program::start(command, timeout, names).map(Self)
     }
 
     /// Kills the program that runs then, with its children, whenever it is called.

@@ -70,16 +70,28 @@ pub fn sequence_logprobs(model: &CausalLm, flat: &Flat, targets: &Targets) -> Re
 
 /// Rewards [S] float32 without the model's bias: at `ends` [S], or summed over `actions`, as the model pools.
 pub fn sequence_rewards(model: &RewardModel, flat: &Flat, ends: &[i64], actions: &Actions) -> Result<Tensor> {
-    let input = model_input(flat, model.device())?;
-    let scores = |rows: &[i64]| model.scores(&model.states_at(&input, &index(rows, model.device())?, None)?);
     match model.pooling() {
-        Pooling::Last => scores(ends),
+        Pooling::Last => scores_at(model, flat, ends),
         Pooling::Sum => {
-            let values = scores(&actions.indices)?;
+            let values = action_scores(model, flat, actions)?;
             let sequence = index(&actions.sequence, model.device())?;
             logprobs::sum_by_sequence(&values, &sequence, actions.sequences as i64)
         }
     }
+}
+
+/// Scores [M] float32 of the completions' tokens, r(s, a) of a model that sums them; without its bias.
+///
+/// # Errors
+/// [`crate::Error::Torch`] when memory is short.
+pub fn action_scores(model: &RewardModel, flat: &Flat, actions: &Actions) -> Result<Tensor> {
+    scores_at(model, flat, &actions.indices)
+}
+
+/// Scores [n] of n of a batch's tokens.
+fn scores_at(model: &RewardModel, flat: &Flat, rows: &[i64]) -> Result<Tensor> {
+    let input = model_input(flat, model.device())?;
+    model.scores(&model.states_at(&input, &index(rows, model.device())?, None)?)
 }
 
 /// A flat batch on the model's device.

@@ -2,10 +2,10 @@
 //!
 //! Text, not ids: a reward model has its own tokenizer and its own rule for the end of a sequence.
 use super::assess::answered;
-use super::forward::sequence_rewards;
-use crate::data::{Actions, DataReport, EncodeOptions, Located, OnBadRow, Prompt, Sequence, encode_lm, lm_batch};
+use super::forward::{action_scores, sequence_rewards};
+use crate::data::{Actions, DataReport, EncodeOptions, Flat, Located, OnBadRow, Prompt, Sequence, encode_lm, lm_batch};
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, RewardModel};
+use crate::model::{LoadOptions, Pooling, RewardModel};
 use crate::tokenizer::Tokenizer;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,15 @@ impl Scorer for RewardScorer {
         }
         Ok(scores)
     }
+}
+
+/// The tokens of a completion, its EOS included where the reward model adds one, and what each adds to the reward.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TokenRewards {
+    /// Ids.
+    pub tokens: Vec<i64>,
+    /// r(s, a) of each; the model's bias is in none of them.
+    pub rewards: Vec<f64>,
 }
 
 /// A reward model with its tokenizer.
@@ -89,14 +98,7 @@ impl RewardScorer {
     /// The model's own rule decides whether EOS ends the sequence; its bias is included.
     pub fn score(&self, rows: &[Located], mut progress: impl FnMut(usize)) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
-        let most = usize::try_from(self.model.dims().context).unwrap_or(usize::MAX);
-        let options = EncodeOptions::completions(most, self.model.append_eos());
-        let mut report = DataReport::default();
-        let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
-        if report.truncated > 0 && !self.warned.replace(true) {
-            let cut = report.truncated;
-            tracing::warn!("the reward model holds {most} tokens: {cut} of {} rows are judged cut", rows.len());
-        }
+        let sequences = self.sequences(rows)?;
         let mut rewards = Vec::with_capacity(sequences.len());
         for chunk in sequences.chunks(self.batch_size) {
             rewards.extend(self.score_batch(&chunk.iter().collect::<Vec<_>>())?);
@@ -105,17 +107,64 @@ impl RewardScorer {
         Ok(rewards)
     }
 
+    /// What each token of the rows' completions adds to its row's reward, by a model that sums them (Christiano et al. 2017):
+    /// the rewards of a row with the model's bias are [`RewardScorer::score`]'s.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a model that looks at the last token only.
+    pub fn token_rewards(&self, rows: &[Located], mut progress: impl FnMut(usize)) -> Result<Vec<TokenRewards>> {
+        if self.model.pooling() != Pooling::Sum {
+            let message = "this reward model scores the last token only: no other token has a reward";
+            return Err(Error::file(&self.dir, message, "train one with reward.pooling = \"sum\""));
+        }
+        let _guard = tch::no_grad_guard();
+        let mut all: Vec<TokenRewards> = Vec::with_capacity(rows.len());
+        for chunk in self.sequences(rows)?.chunks(self.batch_size) {
+            let sequences: Vec<&Sequence> = chunk.iter().collect();
+            let flat = lm_batch(&sequences).flat;
+            let actions = actions(&flat, &sequences);
+            let scores = Vec::<f32>::try_from(action_scores(&self.model, &flat, &actions)?)?;
+            let before = all.len();
+            all.resize_with(before + chunk.len(), TokenRewards::default);
+            for ((&row, &at), score) in actions.sequence.iter().zip(&actions.indices).zip(scores) {
+                let own = &mut all[before + row as usize];
+                own.tokens.push(flat.tokens[at as usize]);
+                own.rewards.push(f64::from(score));
+            }
+            progress(all.len());
+        }
+        Ok(all)
+    }
+
+    fn sequences(&self, rows: &[Located]) -> Result<Vec<Sequence>> {
+        let most = usize::try_from(self.model.dims().context).unwrap_or(usize::MAX);
+        let options = EncodeOptions::completions(most, self.model.append_eos());
+        let mut report = DataReport::default();
+        let sequences = encode_lm(&self.tokenizer, rows, &options, OnBadRow::Error, &mut report)?;
+        if report.truncated > 0 && !self.warned.replace(true) {
+            let cut = report.truncated;
+            tracing::warn!("the reward model holds {most} tokens: {cut} of {} rows are judged cut", rows.len());
+        }
+        Ok(sequences)
+    }
+
     fn score_batch(&self, sequences: &[&Sequence]) -> Result<Vec<f64>> {
         let batch = lm_batch(sequences);
         let ends: Vec<i64> = batch.flat.rows.iter().filter_map(|row| row.last().copied()).collect();
-        let mut actions = Actions { sequences: sequences.len(), ..Actions::default() };
-        for (at, (row, sequence)) in batch.flat.rows.iter().zip(sequences).enumerate() {
-            let completion = &row[sequence.prompt_len()..];
-            actions.indices.extend(completion);
-            actions.sequence.extend(std::iter::repeat_n(at as i64, completion.len()));
-        }
+        let actions = actions(&batch.flat, sequences);
         let values = sequence_rewards(&self.model, &batch.flat, &ends, &actions)?;
         let raw = Vec::<f32>::try_from(values)?;
         Ok(raw.into_iter().map(|value| f64::from(value) + self.model.bias()).collect())
     }
+}
+
+/// The tokens of the sequences' completions in a flat batch of them.
+fn actions(flat: &Flat, sequences: &[&Sequence]) -> Actions {
+    let mut actions = Actions { sequences: sequences.len(), ..Actions::default() };
+    for (at, (row, sequence)) in flat.rows.iter().zip(sequences).enumerate() {
+        let completion = &row[sequence.prompt_len()..];
+        actions.indices.extend(completion);
+        actions.sequence.extend(std::iter::repeat_n(at as i64, completion.len()));
+    }
+    actions
 }

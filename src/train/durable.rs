@@ -56,6 +56,18 @@ pub fn write_into(target: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<
     sync_dir(target)
 }
 
+/// Refuses to write over an existing file or into a missing directory, before any work is done.
+///
+/// # Errors
+/// [`Error::File`] naming the path and the remedy.
+pub fn check_new(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::file(path, "exists already", "name another output or remove it"));
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if parent.is_dir() { Ok(()) } else { Err(Error::file(parent, "no such directory", "make it first")) }
+}
+
 /// Writes a small file whole: temporary name, fsync, rename, parent fsynced.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = temporary_name(path);

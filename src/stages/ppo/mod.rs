@@ -201,7 +201,8 @@ impl PpoSection {
     /// The configured source of rewards; a command is started at once, so that a wrong name is seen before step 0.
     fn open_scorer(&self, session: &Session, data: &Data<Prompt>, batch_size: usize) -> Result<Box<dyn Scorer>> {
         if let Some(command) = &self.reward_command {
-            let scorer = CommandScorer::start(command, Duration::from_secs_f64(self.reward_timeout))?;
+            let keys = ("ppo.reward_command", "ppo.reward_timeout");
+            let scorer = CommandScorer::start(command, Duration::from_secs_f64(self.reward_timeout), keys)?;
             signals::on_leaving(scorer.killer());
             return Ok(Box::new(scorer));
         }

@@ -1,12 +1,17 @@
 //! `collimate score`: log-probs a token (causal LM) or rewards (reward model), a row in, a row out.
+mod tokens;
+
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
 use crate::config::OnBadRow;
-use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows, source};
+use crate::data::{
+    Content, DataReport, EncodeOptions, Located, Message, Row, Sequence, Wanted, encode_lm, lm_batch, read_rows, source,
+};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::HfConfig;
 use crate::rollout::forward::target_logprobs;
 use crate::rollout::scorer::RewardScorer;
+use crate::train::durable;
 use crate::train::progress::Progress;
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -15,9 +20,11 @@ use std::path::{Path, PathBuf};
 /// Log-probs or rewards of rows.
 #[derive(Debug, Args)]
 #[command(after_help = "Rows are {\"prompt\", \"completion\"} or {\"text\"}. A language model adds \"tokens\", \
-    \"logprobs\" and \"logprob\" (their sum, in nats), a reward model adds \"reward\".\n\nExamples:\n  \
+    \"logprobs\" and \"logprob\" (their sum, in nats), a reward model adds \"reward\"; with --per-token one with \
+    pooling = \"sum\" adds \"tokens\", \"token_texts\" and \"token_rewards\" (r(s, a) of each).\n\nExamples:\n  \
     collimate score --model runs/reward --data rows.jsonl --output scored.jsonl\n  \
-    collimate score --model gpt2 --data rows.jsonl --eos --output scored.jsonl")]
+    collimate score --model gpt2 --data rows.jsonl --eos --output scored.jsonl\n  \
+    collimate score --model runs/summed --data rows.jsonl --per-token --html tokens.html --output scored.jsonl")]
 pub struct ScoreArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -30,11 +37,18 @@ pub struct ScoreArgs {
     /// Language models: let EOS end every completion
     #[arg(long)]
     eos: bool,
+    /// Reward models that sum rewards over tokens: what each token adds
+    #[arg(long)]
+    per_token: bool,
+    /// Write a page that colours the tokens by what they add to this file
+    #[arg(long, value_name = "FILE", requires = "per_token")]
+    html: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: &ScoreArgs) -> Result<()> {
     check_output(args.output.as_deref())?;
+    check_output(args.html.as_deref())?;
     let options = args.model.load_options()?;
     let path = hub::resolve_dataset_file(&args.data)?;
     let rows = read_rows(&path, Wanted::Lm, OnBadRow::Error, &mut DataReport::default())?;
@@ -47,16 +61,63 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             return Err(Error::usage("--eos is for language models", remedy));
         }
         let scorer = RewardScorer::open(&dir, &options, args.model.batch())?;
-        let rewards = scorer.score(&rows, |done| progress.set(done as u64, ""))?;
-        for (object, reward) in objects.iter_mut().zip(rewards) {
-            object.insert("reward".into(), json!(reward));
+        if args.per_token {
+            token_rows(&scorer, &rows, args, &mut objects, &mut progress)?;
+        } else {
+            let rewards = scorer.score(&rows, |done| progress.set(done as u64, ""))?;
+            for (object, reward) in objects.iter_mut().zip(rewards) {
+                object.insert("reward".into(), json!(reward));
+            }
         }
+    } else if args.per_token {
+        let remedy = "leave it out: \"logprobs\" has a number a token, or give a reward model";
+        return Err(Error::usage("--per-token is for reward models", remedy));
     } else {
         let opened = open_causal(&args.model.model, &options)?;
         logprob_rows(&opened, &rows, args, &mut objects, &mut progress)?;
     }
     drop(progress);
     write_rows(args.output.as_deref(), &objects)
+}
+
+fn token_rows(
+    scorer: &RewardScorer,
+    rows: &[Located],
+    args: &ScoreArgs,
+    objects: &mut [Map<String, Value>],
+    progress: &mut Progress,
+) -> Result<()> {
+    let all = scorer.token_rewards(rows, |done| progress.set(done as u64, ""))?;
+    let mut shown = Vec::new();
+    for ((own, object), row) in all.iter().zip(objects).zip(rows) {
+        let reward = own.rewards.iter().sum::<f64>() + scorer.model().bias();
+        let pieces = tokens::pieces(scorer.tokenizer(), &own.tokens)?;
+        object.extend(tokens::columns(&pieces, own));
+        object.insert("reward".into(), json!(reward));
+        if args.html.is_some() {
+            shown.push(tokens::Shown::new(prompt_of(&row.row), reward, pieces, &own.rewards));
+        }
+    }
+    match &args.html {
+        Some(path) => {
+            let title = format!("Rewards a token by {}", args.model.model);
+            durable::write_file(path, tokens::page(&title, shown)?.as_bytes())
+        }
+        None => Ok(()),
+    }
+}
+
+/// What stands before the tokens that are scored.
+fn prompt_of(row: &Row) -> String {
+    match row {
+        Row::PromptCompletion { prompt: Content::Text(text), .. } => text.clone(),
+        Row::PromptCompletion { prompt: Content::Messages(messages), .. } => {
+            let said = |key: &str, message: &Message| message.get(key).and_then(Value::as_str).map(str::to_owned);
+            let turn = |message| Some(format!("{}: {}\n", said("role", message)?, said("content", message)?));
+            messages.iter().filter_map(turn).collect()
+        }
+        _ => String::new(),
+    }
 }
 
 fn logprob_rows(

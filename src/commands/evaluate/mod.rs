@@ -1,4 +1,6 @@
 //! `collimate evaluate`: what a model is worth, on rows and on its own samples.
+mod against;
+
 use super::generate::SamplingArgs;
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
 use crate::config::OnBadRow;
@@ -26,9 +28,12 @@ use std::path::PathBuf;
     text, prompt + completion   loss and perplexity of a language model; mean reward of a reward model\n  \
     chosen + rejected           pair accuracy of a reward model, or of a language model's log-ratio to --reference\n  \
     prompts, with --reward      mean reward of the model's own samples (and win rate over --reference's)\n  \
-    prompts, with --reference   exact KL of the model from it, on those samples\n\nExamples:\n  \
+    prompts, with --reference   exact KL of the model from it, on those samples\n  \
+    prompts, with --against     the models' samples against each other, by the judge: rows for `collimate rank`\n\nExamples:\n  \
     collimate evaluate --model runs/reward --data data/preferences_eval.jsonl\n  \
-    collimate evaluate --model runs/dpo --reference runs/sft --reward runs/judge --data data/eval_prompts.jsonl")]
+    collimate evaluate --model runs/dpo --reference runs/sft --reward runs/judge --data data/eval_prompts.jsonl\n  \
+    collimate evaluate --model runs/sft --against runs/dpo --against runs/ppo --reward runs/judge \\\n    \
+    --data data/eval_prompts.jsonl --comparisons comparisons.jsonl")]
 pub struct EvaluateArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -38,6 +43,15 @@ pub struct EvaluateArgs {
     /// Reward model that judges samples
     #[arg(long, value_name = "MODEL")]
     reward: Option<String>,
+    /// Another model to compare with, may be given several times; --reward is the judge
+    #[arg(long, value_name = "MODEL", requires = "reward", conflicts_with_all = ["reference", "output"])]
+    against: Vec<String>,
+    /// Write every comparison as a row {"a", "b", "winner"} to this JSONL file
+    #[arg(long, value_name = "FILE", requires = "against")]
+    comparisons: Option<PathBuf>,
+    /// Write the judge's probability ("preference" of a) in place of the winner
+    #[arg(long, requires = "comparisons")]
+    soft: bool,
     /// JSONL rows
     #[arg(long, value_name = "FILE")]
     data: String,
@@ -64,6 +78,10 @@ type Figures = Map<String, Value>;
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     check_output(args.output.as_deref())?;
     let options = args.model.load_options()?;
+    if !args.against.is_empty() {
+        print(args.json, &against::run(args, &options)?);
+        return Ok(());
+    }
     let path = hub::resolve_dataset_file(&args.data)?;
     let found = columns(&path)?;
     let has = |name: &str| found.iter().any(|column| column == name);

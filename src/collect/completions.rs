@@ -1,0 +1,99 @@
+//! Completions of every prompt by every model, one model in memory at a time. Owns where a completion came from.
+use crate::config::collect::CollectSection;
+use crate::data::{Located, Prompt, Row};
+use crate::error::Result;
+use crate::model::fingerprint::fingerprint;
+use crate::model::{CausalLm, LoadOptions};
+use crate::rollout::assess::{columns, encode_for, sample};
+use crate::rollout::{GenerateOptions, Sampling};
+use crate::tokenizer::Tokenizer;
+use crate::train::durable::hex;
+use crate::train::progress::Progress;
+use crate::{hub, rollout, seed};
+use serde_json::{Map, Value, json};
+
+/// An answer to a prompt.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// Which prompt, by number.
+    pub prompt: usize,
+    /// Which of `collect.models`.
+    pub model: usize,
+    /// The answer.
+    pub text: String,
+    /// Prompt and answer as columns of a row: `prompt`, `completion`.
+    pub columns: Map<String, Value>,
+    /// Prompt and answer for a judge.
+    pub row: Located,
+    /// Tokens of the answer, its end included.
+    pub tokens: usize,
+    /// Whether it ended by itself.
+    pub finished: bool,
+    /// Where it came from: model, fingerprint, seed, temperature, sample.
+    pub source: Map<String, Value>,
+}
+
+/// `collect.samples` completions of every prompt by every model, ordered by model, prompt, sample.
+///
+/// The draws of a completion depend on the seed, the model's place in the list, the prompt's number and the sample's; not on
+/// the batch.
+///
+/// # Errors
+/// A model that cannot be opened; a prompt that it cannot read.
+pub fn sample_all(c: &CollectSection, rows: &[Located], options: &LoadOptions) -> Result<Vec<Completion>> {
+    let mut all = Vec::new();
+    for number in 0..c.models.len() {
+        all.extend(sample_one(c, number, rows, options)?);
+    }
+    Ok(all)
+}
+
+fn sample_one(c: &CollectSection, number: usize, rows: &[Located], options: &LoadOptions) -> Result<Vec<Completion>> {
+    let name = &c.models[number];
+    let dir = hub::resolve_model(name)?;
+    let tokenizer = Tokenizer::from_dir(&dir)?;
+    let model = CausalLm::from_pretrained(&dir, options)?;
+    tokenizer.check_vocab(model.dims().vocab, &dir)?;
+    let mut prompts = encode_for(&model, &tokenizer, rows, c.max_new_tokens)?;
+    prompts.iter_mut().zip(rows).for_each(|(prompt, row)| whole(prompt, row));
+    let generate = GenerateOptions {
+        max_new_tokens: c.max_new_tokens,
+        sampling: Sampling { temperature: c.temperature, top_k: c.top_k, top_p: c.top_p, greedy: false },
+        eos: tokenizer.eos(),
+        seed: seed::derive(c.seed, "collect", &[number as u64]),
+        batch_size: c.batch_size,
+    };
+    let mut progress = Progress::new("sampling", (prompts.len() * c.samples) as u64, 0);
+    let drawn = sample(&model, &tokenizer, &prompts, c.samples, &generate, |done| {
+        progress.set(done as u64, name);
+        Ok(())
+    })?;
+    drop(progress);
+    let fingerprint = hex(&fingerprint(&dir)?);
+    let completion = |(at, drawn): (usize, rollout::assess::Sample)| {
+        let source = json!({
+            "model": name, "fingerprint": fingerprint, "seed": c.seed, "temperature": c.temperature,
+            "sample": at % c.samples,
+        });
+        Completion {
+            prompt: drawn.prompt,
+            model: number,
+            columns: columns(&prompts[drawn.prompt], &drawn.text),
+            row: rollout::assess::answered(&prompts[drawn.prompt], &drawn.text),
+            tokens: drawn.tokens.len(),
+            finished: tokenizer.eos().is_some() && drawn.tokens.last().copied() == tokenizer.eos(),
+            source: source.as_object().cloned().unwrap_or_default(),
+            text: drawn.text,
+        }
+    };
+    Ok(drawn.into_iter().enumerate().map(completion).collect())
+}
+
+/// A row shows the whole prompt, also where a model's context cut it: the other models' pairs have the same one.
+fn whole(prompt: &mut Prompt, row: &Located) {
+    if let Row::Prompt(content) | Row::PromptCompletion { prompt: content, .. } = &row.row
+        && let Some(text) = content.text()
+    {
+        text.clone_into(&mut prompt.text);
+    }
+}

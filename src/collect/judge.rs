@@ -1,0 +1,88 @@
+//! Labels of pairs by a reward model or a program, by the Bradley-Terry probability of its rewards.
+use super::completions::Completion;
+use super::pairs::Pair;
+use crate::config::collect::{CollectSection, Judge, JudgeLabels};
+use crate::data::Located;
+use crate::error::Result;
+use crate::model::LoadOptions;
+use crate::rollout::command::CommandScorer;
+use crate::rollout::scorer::{RewardScorer, Scorer};
+use crate::train::progress::Progress;
+use crate::{hub, seed};
+use rand::RngExt;
+use std::time::Duration;
+
+/// What was said of a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Label {
+    /// Which side is `chosen`.
+    pub a_wins: bool,
+    /// The probability that `chosen` is better, where it is not taken as certain.
+    pub preference: Option<f64>,
+    /// The judge's rewards of a and b.
+    pub rewards: [f64; 2],
+}
+
+/// Somebody who scores rows.
+pub struct Opened {
+    scorer: Box<dyn Scorer>,
+}
+
+/// The configured judge; None where pairs stay unjudged.
+///
+/// # Errors
+/// A reward model that cannot be opened, a program that cannot be started.
+pub fn open(c: &CollectSection, options: &LoadOptions) -> Result<Option<Opened>> {
+    let scorer: Box<dyn Scorer> = match &c.judge {
+        judge if judge.is_none() => return Ok(None),
+        Judge::Named(path) => Box::new(RewardScorer::open(&hub::resolve_model(path)?, options, c.batch_size)?),
+        Judge::Program(command) => {
+            let keys = ("collect.judge", "collect.judge_timeout");
+            Box::new(CommandScorer::start(command, Duration::from_secs_f64(c.judge_timeout), keys)?)
+        }
+    };
+    Ok(Some(Opened { scorer }))
+}
+
+impl Opened {
+    /// A label for each pair.
+    ///
+    /// # Errors
+    /// A prompt that the judge cannot read, a program that fails.
+    pub fn label(&mut self, c: &CollectSection, completions: &[Completion], pairs: &[Pair]) -> Result<Vec<Label>> {
+        // Each completion once, though it may stand in several pairs.
+        let mut used: Vec<usize> = pairs.iter().flat_map(|pair| [pair.a, pair.b]).collect();
+        used.sort_unstable();
+        used.dedup();
+        let mut rewards = vec![f64::NAN; completions.len()];
+        let mut progress = Progress::new("judging", used.len() as u64, 0);
+        for (at, chunk) in used.chunks(c.batch_size).enumerate() {
+            let rows: Vec<Located> = chunk.iter().map(|&at| completions[at].row.clone()).collect();
+            let scores = self.scorer.score_rows(&rows, &|| Ok(()))?;
+            chunk.iter().zip(scores).for_each(|(&at, score)| rewards[at] = score);
+            progress.set((at * c.batch_size + chunk.len()) as u64, "");
+        }
+        let labels = pairs.iter().enumerate();
+        Ok(labels.map(|(at, pair)| label(c, at, [rewards[pair.a], rewards[pair.b]])).collect())
+    }
+}
+
+/// The label of pair `at` by its rewards.
+fn label(c: &CollectSection, at: usize, rewards: [f64; 2]) -> Label {
+    let p = probability(rewards[0] - rewards[1]);
+    let a_is_higher = rewards[0] >= rewards[1];
+    let (a_wins, preference) = match c.labels {
+        JudgeLabels::Hard => {
+            let tie = rewards[0] == rewards[1] || (p - 0.5).abs() < c.tie;
+            (a_is_higher, tie.then_some(0.5))
+        }
+        JudgeLabels::Sampled => (seed::rng(c.seed, "labels", &[at as u64]).random::<f64>() < p, None),
+        JudgeLabels::Mu => (a_is_higher, Some(if a_is_higher { p } else { 1.0 - p })),
+    };
+    Label { a_wins, preference, rewards }
+}
+
+/// The Bradley-Terry probability that the first wins, by the difference of the rewards.
+fn probability(difference: f64) -> f64 {
+    1.0 / (1.0 + (-difference).exp())
+}

@@ -1,0 +1,131 @@
+//! `collimate collect`: prompts -> completions of one or several models -> pairs -> labels, in one JSONL file.
+//!
+//! ```text
+//! prompts --> completions (a model after the other) --> pairs (duplicates dropped) --> judge --> pairs.jsonl
+//! ```
+//!
+//! Owns the form of the rows that are written; must not know who reads them (`annotate` the unjudged ones, `reward` and `dpo`
+//! the judged ones).
+mod completions;
+mod judge;
+mod pairs;
+mod prompts;
+
+use crate::config::collect::{CollectConfig, CollectSection};
+use crate::error::{Error, Result};
+use crate::model::{LoadOptions, device};
+use crate::train::durable;
+use completions::Completion;
+use judge::Label;
+use pairs::Pair;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Runs the command: writes `collect.output` and prints what became of the completions.
+///
+/// # Errors
+/// An output that is there already; prompts, models or a judge that cannot be used; completions that make no pair.
+pub fn run(config: &CollectConfig) -> Result<()> {
+    let c = &config.collect;
+    let output = Path::new(&c.output);
+    durable::check_new(output)?;
+    let options = load_options(c)?;
+    let rows = prompts::read(c)?;
+    // Before hours of sampling: a judge that is not there is seen at once.
+    let mut judge = judge::open(c, &options)?;
+    let completions = completions::sample_all(c, &rows, &options)?;
+    let (pairs, counts) = pairs::make(c, rows.len(), &completions);
+    if pairs.is_empty() {
+        let message = format!("{} completions of {} prompts make no pair", completions.len(), rows.len());
+        return Err(Error::usage(message, counts.remedy()));
+    }
+    let labels = judge.as_mut().map(|judge| judge.label(c, &completions, &pairs)).transpose()?;
+    write(output, &completions, &pairs, labels.as_deref())?;
+    report(c, rows.len(), &completions, &counts, labels.as_deref());
+    Ok(())
+}
+
+fn load_options(c: &CollectSection) -> Result<LoadOptions> {
+    let compute = match c.dtype {
+        crate::config::Dtype::Float32 => tch::Kind::Float,
+        crate::config::Dtype::Bfloat16 => tch::Kind::BFloat16,
+    };
+    Ok(LoadOptions {
+        device: device::resolve(&c.device)?,
+        compute,
+        trainable: false,
+        mapped: true,
+        checkpointing: false,
+    })
+}
+
+fn write(output: &Path, completions: &[Completion], pairs: &[Pair], labels: Option<&[Label]>) -> Result<()> {
+    let mut text = String::new();
+    for (at, pair) in pairs.iter().enumerate() {
+        let (a, b) = (&completions[pair.a], &completions[pair.b]);
+        let row = match labels {
+            None => row(a, ["a", "b"], [(a, None), (b, None)]),
+            Some(labels) => judged_row(a, b, &labels[at]),
+        };
+        text += &(Value::Object(row).to_string() + "\n");
+    }
+    durable::write_file(output, text.as_bytes())
+}
+
+/// The better side as `chosen`; `preference` only where it is not certain.
+fn judged_row(a: &Completion, b: &Completion, label: &Label) -> Map<String, Value> {
+    let sides = [(a, Some(label.rewards[0])), (b, Some(label.rewards[1]))];
+    let sides = if label.a_wins { sides } else { [sides[1], sides[0]] };
+    let mut row = row(a, ["chosen", "rejected"], sides);
+    if let Some(preference) = label.preference {
+        row.insert("preference".to_owned(), json!(preference));
+    }
+    row
+}
+
+/// A prompt with two answers under `names`, then where each came from.
+fn row(any: &Completion, names: [&str; 2], sides: [(&Completion, Option<f64>); 2]) -> Map<String, Value> {
+    let mut row = Map::new();
+    row.insert("prompt".to_owned(), any.columns["prompt"].clone());
+    for (name, (side, _)) in names.iter().zip(sides) {
+        row.insert((*name).to_owned(), side.columns["completion"].clone());
+    }
+    for (name, (side, reward)) in names.iter().zip(sides) {
+        let mut source = side.source.clone();
+        source.extend(reward.map(|reward| ("reward".to_owned(), json!(reward))));
+        row.insert(format!("{name}_source"), Value::Object(source));
+    }
+    row
+}
+
+/// What became of the completions, a line each.
+fn report(
+    c: &CollectSection,
+    prompts: usize,
+    completions: &[Completion],
+    counts: &pairs::Counts,
+    labels: Option<&[Label]>,
+) {
+    println!("{:<24} {prompts}", "prompts");
+    for (at, model) in c.models.iter().enumerate() {
+        let own: Vec<&Completion> = completions.iter().filter(|completion| completion.model == at).collect();
+        let ended = own.iter().filter(|completion| completion.finished).count();
+        let tokens = own.iter().map(|completion| completion.tokens).sum::<usize>() as f64 / own.len().max(1) as f64;
+        println!(
+            "{:<24} {} by {model}: {ended} ended by themselves, {tokens:.1} tokens on average",
+            "completions",
+            own.len()
+        );
+    }
+    let dropped = [("empty", counts.empty), ("unfinished", counts.unfinished), ("duplicate pairs", counts.duplicates)];
+    for (what, count) in dropped.into_iter().filter(|(_, count)| *count > 0) {
+        println!("{:<24} {count} {what}", "dropped");
+    }
+    if let Some(labels) = labels {
+        let ties = labels.iter().filter(|label| label.preference == Some(0.5)).count();
+        let gap = labels.iter().map(|label| (label.rewards[0] - label.rewards[1]).abs()).sum::<f64>();
+        println!("{:<24} {ties}", "ties");
+        println!("{:<24} {:.3}", "mean reward gap", gap / labels.len() as f64);
+    }
+    println!("{:<24} {} in {}", "pairs", counts.pairs, c.output);
+}

@@ -1,0 +1,119 @@
+//! Several models' samples of the same prompts, judged against each other: rewards, win rates, and rows for a ranking.
+use super::{EvaluateArgs, Figures, limited};
+use crate::commands::{check_output, open_causal, write_rows};
+use crate::config::OnBadRow;
+use crate::data::{DataReport, Located, Wanted, read_rows};
+use crate::error::{Error, Result};
+use crate::hub;
+use crate::model::LoadOptions;
+use crate::rollout::assess::{encode_for, mean_and_error, sample, sample_rewards, win};
+use crate::rollout::sampling::Sampling;
+use crate::rollout::scorer::RewardScorer;
+use crate::train::progress::Progress;
+use serde_json::{Map, Value, json};
+
+/// What the judge says of a model: rewards, prompt by prompt, sample by sample.
+struct Player {
+    name: String,
+    rewards: Vec<f64>,
+}
+
+/// Samples every model, judges, and compares sample k of a prompt by one model with sample k by each other one.
+///
+/// # Errors
+/// The same model twice; no judge; models or rows that cannot be used.
+pub(super) fn run(args: &EvaluateArgs, options: &LoadOptions) -> Result<Figures> {
+    check_output(args.comparisons.as_deref())?;
+    let names: Vec<&String> = std::iter::once(&args.model.model).chain(&args.against).collect();
+    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        let message = format!("{} would be compared with itself", twice.1);
+        return Err(Error::usage(message, "name each model once"));
+    }
+    let path = hub::resolve_dataset_file(&args.data)?;
+    let rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut DataReport::default())?;
+    let rows = limited(rows, args.limit);
+    let judge = args.reward.as_deref().unwrap_or_default();
+    let judge = RewardScorer::open(&hub::resolve_model(judge)?, options, args.model.batch())?;
+    let mut players = Vec::new();
+    for name in names {
+        players.push(Player { name: name.clone(), rewards: rewards(args, name, &rows, &judge, options)? });
+    }
+    if let Some(path) = &args.comparisons {
+        write_rows(Some(path), &comparisons(args, &players))?;
+    }
+    Ok(figures(args, &players, rows.len()))
+}
+
+/// The judge's rewards of a model's samples.
+fn rewards(
+    args: &EvaluateArgs,
+    name: &str,
+    rows: &[Located],
+    judge: &RewardScorer,
+    options: &LoadOptions,
+) -> Result<Vec<f64>> {
+    let opened = open_causal(name, options)?;
+    let sampling = Sampling { temperature: args.sampling.temperature, top_k: 0, top_p: 1.0, greedy: false };
+    let generate = args.sampling.options(&opened, sampling, args.model.batch())?;
+    let prompts = encode_for(&opened.model, &opened.tokenizer, rows, generate.max_new_tokens)?;
+    let samples = args.samples as usize;
+    let mut progress = Progress::new("sampling", (prompts.len() * samples) as u64, 0);
+    let drawn = sample(&opened.model, &opened.tokenizer, &prompts, samples, &generate, |done| {
+        progress.set(done as u64, name);
+        Ok(())
+    })?;
+    drop(progress);
+    let mut progress = Progress::new("judging", drawn.len() as u64, 0);
+    sample_rewards(judge, &prompts, &drawn, |done| progress.set(done as u64, name))
+}
+
+/// Every two models, in the order in which they were named.
+fn pairs(players: &[Player]) -> impl Iterator<Item = (&Player, &Player)> {
+    players.iter().enumerate().flat_map(|(at, a)| players[at + 1..].iter().map(move |b| (a, b)))
+}
+
+/// Rows for `rank`: who won, or with `--soft` the Bradley-Terry probability that a wins.
+fn comparisons(args: &EvaluateArgs, players: &[Player]) -> Vec<Map<String, Value>> {
+    let samples = args.samples as usize;
+    let mut rows = Vec::new();
+    for (a, b) in pairs(players) {
+        for (at, (ours, theirs)) in a.rewards.iter().zip(&b.rewards).enumerate() {
+            let mut row = Map::new();
+            row.insert("a".to_owned(), json!(a.name));
+            row.insert("b".to_owned(), json!(b.name));
+            if args.soft {
+                row.insert("preference".to_owned(), json!(1.0 / (1.0 + (theirs - ours).exp())));
+            } else {
+                let winner = ["b", "tie", "a"][(2.0 * win(*ours, *theirs)) as usize];
+                row.insert("winner".to_owned(), json!(winner));
+            }
+            row.insert("prompt".to_owned(), json!(at / samples));
+            row.insert("sample".to_owned(), json!(at % samples));
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// Each model's mean reward, and the win rate of each over each later one.
+fn figures(args: &EvaluateArgs, players: &[Player], prompts: usize) -> Figures {
+    let samples = args.samples as usize;
+    let mut figures = Figures::new();
+    figures.insert("data".into(), json!(args.data));
+    figures.insert("judge".into(), json!(args.reward));
+    figures.insert("prompts".into(), json!(prompts));
+    figures.insert("samples".into(), json!(prompts * samples));
+    let mut put = |name: String, values: &[f64]| {
+        let (mean, se) = mean_and_error(values, samples);
+        figures.insert(name.clone(), json!(mean));
+        figures.insert(format!("{name}_se"), json!(se));
+    };
+    for player in players {
+        put(format!("reward of {}", player.name), &player.rewards);
+    }
+    for (a, b) in pairs(players) {
+        let wins: Vec<f64> = a.rewards.iter().zip(&b.rewards).map(|(ours, theirs)| win(*ours, *theirs)).collect();
+        put(format!("{} over {}", a.name, b.name), &wins);
+    }
+    figures
+}
