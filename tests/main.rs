@@ -39,5 +39,6 @@ mod rollout;
 mod stages;
 mod support;
 mod tiny;
+mod token_rewards;
 mod tokenizer;
 mod train;
