@@ -97,7 +97,9 @@ fn the_page_shows_text_as_text_and_characters_whole() {
     let sandbox = Sandbox::with_stages();
     sandbox.stage("reward", &["reward.pooling=sum", "train.steps=1"]).ok();
     let hostile = "</style><script>alert(1)</script> <b>\u{1f600}é</b>\n & \"x\"";
-    sandbox.rows("rows.jsonl", &[row(json!({"prompt": "<i>p</i>", "completion": hostile}))]);
+    let alone = "Thursday's film was good";
+    let rows = [row(json!({"prompt": "<i>p</i>", "completion": hostile})), row(json!({ "text": alone }))];
+    sandbox.rows("rows.jsonl", &rows);
     let score = ["score", "--model", "run", "--data", "rows.jsonl", "--per-token", "--device", "cpu"];
     sandbox.run(&[&score[..], &["--html", "tokens.html", "--output", "tokens.jsonl"]].concat()).ok();
     let rows = json_lines(&sandbox.path("tokens.jsonl"));
@@ -107,6 +109,10 @@ fn the_page_shows_text_as_text_and_characters_whole() {
     for raw in ["<script", "<b>", "<i>p", "alert(1)<"] {
         assert!(!page.contains(raw), "{raw}");
     }
+    // Of a text the first token has no reward, but it is shown.
+    let second = page.rsplit("<article>").next().unwrap().split("<details>").next().unwrap();
+    let shown: String = second.split('>').map(|part| part.split('<').next().unwrap()).collect();
+    assert!(shown.contains(&alone.replace('\'', "&#x27;")), "{shown}");
     assert!(page.contains("&lt;i&gt;p&lt;") && page.contains('\u{1f600}') && page.contains("default-src 'none'"));
     assert_eq!(page.matches("</style>").count(), 1);
     let line = sandbox.run(&score).ok().stdout;

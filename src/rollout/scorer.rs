@@ -30,6 +30,8 @@ impl Scorer for RewardScorer {
 /// The tokens of a completion, its EOS included where the reward model adds one, and what each adds to the reward.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenRewards {
+    /// Ids of what comes before and has no reward: the prompt, or of a text its first token.
+    pub before: Vec<i64>,
     /// Ids.
     pub tokens: Vec<i64>,
     /// r(s, a) of each; the model's bias is in none of them.
@@ -125,7 +127,10 @@ impl RewardScorer {
             let actions = actions(&flat, &sequences);
             let scores = Vec::<f32>::try_from(action_scores(&self.model, &flat, &actions)?)?;
             let before = all.len();
-            all.resize_with(before + chunk.len(), TokenRewards::default);
+            all.extend(chunk.iter().map(|sequence| TokenRewards {
+                before: sequence.tokens[..sequence.prompt_len()].to_vec(),
+                ..TokenRewards::default()
+            }));
             for ((&row, &at), score) in actions.sequence.iter().zip(&actions.indices).zip(scores) {
                 let own = &mut all[before + row as usize];
                 own.tokens.push(flat.tokens[at as usize]);

@@ -3,9 +3,7 @@ mod tokens;
 
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
 use crate::config::OnBadRow;
-use crate::data::{
-    Content, DataReport, EncodeOptions, Located, Message, Row, Sequence, Wanted, encode_lm, lm_batch, read_rows, source,
-};
+use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows, source};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::HfConfig;
@@ -89,13 +87,14 @@ fn token_rows(
 ) -> Result<()> {
     let all = scorer.token_rewards(rows, |done| progress.set(done as u64, ""))?;
     let mut shown = Vec::new();
-    for ((own, object), row) in all.iter().zip(objects).zip(rows) {
+    for (own, object) in all.iter().zip(objects) {
         let reward = own.rewards.iter().sum::<f64>() + scorer.model().bias();
         let pieces = tokens::pieces(scorer.tokenizer(), &own.tokens)?;
         object.extend(tokens::columns(&pieces, own));
         object.insert("reward".into(), json!(reward));
         if args.html.is_some() {
-            shown.push(tokens::Shown::new(prompt_of(&row.row), reward, pieces, &own.rewards));
+            let before = scorer.tokenizer().decode(&own.before, true)?;
+            shown.push(tokens::Shown::new(before, reward, pieces, &own.rewards));
         }
     }
     match &args.html {
@@ -104,19 +103,6 @@ fn token_rows(
             durable::write_file(path, tokens::page(&title, shown)?.as_bytes())
         }
         None => Ok(()),
-    }
-}
-
-/// What stands before the tokens that are scored.
-fn prompt_of(row: &Row) -> String {
-    match row {
-        Row::PromptCompletion { prompt: Content::Text(text), .. } => text.clone(),
-        Row::PromptCompletion { prompt: Content::Messages(messages), .. } => {
-            let said = |key: &str, message: &Message| message.get(key).and_then(Value::as_str).map(str::to_owned);
-            let turn = |message| Some(format!("{}: {}\n", said("role", message)?, said("content", message)?));
-            messages.iter().filter_map(turn).collect()
-        }
-        _ => String::new(),
     }
 }
 

@@ -14,7 +14,7 @@ const WITHIN: f64 = 0.98;
 /// A row of the page.
 #[derive(Debug, Serialize)]
 pub struct Shown {
-    /// What was given; empty where nothing was.
+    /// What comes before the tokens: the prompt, or of a text its first token.
     pub prompt: String,
     /// The row's reward, the model's bias included.
     pub reward: f64,
