@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 use crate::support::sandbox::Sandbox;
 use collimate::config::{
-    self, DaggerConfig, DpoConfig, ImitationConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig, StageConfig,
+    self, CollectConfig, DaggerConfig, DpoConfig, ImitationConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig,
+    StageConfig,
 };
 use std::path::Path;
 
@@ -231,7 +232,9 @@ fn the_example_configurations_load() {
         let table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         // The section says which stage it is for; sft has none of its own.
-        let loaded = if table.contains_key("task") {
+        let loaded = if table.contains_key("collect") {
+            CollectConfig::load(&path, &[]).map(drop)
+        } else if table.contains_key("task") {
             ImitationConfig::load(&path, &[]).map(drop)
         } else if table.contains_key("experiment") {
             SentimentConfig::load(&path, &[]).map(drop)
