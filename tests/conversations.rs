@@ -105,10 +105,28 @@ fn commands(sandbox: &Sandbox) {
         let figures: Value = serde_json::from_str(&evaluated).unwrap();
         assert!(figures["loss"].is_f64() || figures["accuracy"].is_f64(), "{figures}");
     }
+    collected(sandbox);
     let scored = ["score", "--model", "sft", "--data", "messages.jsonl", "--output", "scored.jsonl"];
     sandbox.run(&scored).ok();
     let first = &json_lines(&sandbox.path("scored.jsonl"))[0];
     assert!(first["messages"].is_array() && first["logprob"].is_f64(), "{first:?}");
+}
+
+/// Pairs of answers to conversations, which a judge reads through its own template.
+fn collected(sandbox: &Sandbox) {
+    let text = "[collect]\nmodels = \"dpo\"\nprompts = \"chat-pairs.jsonl\"\nmax_new_tokens = 6\ndevice = \"cpu\"\n";
+    sandbox.write("collect.toml", text);
+    let collect = |judge: &str, output: &str| {
+        let more = [format!("collect.judge={judge}"), format!("collect.output={output}")];
+        sandbox.run(&["collect", "collect.toml", &more[0], &more[1]])
+    };
+    collect("judge", "collected.jsonl").ok();
+    for row in json_lines(&sandbox.path("collected.jsonl")) {
+        assert_eq!((&row["prompt"][0]["role"], &row["chosen"][0]["role"]), (&json!("user"), &json!("assistant")));
+    }
+    sandbox.stage("reward", &["model.path=sft", "data.train=collected.jsonl", "train.output=from-collected"]).ok();
+    let refusal = collect("rewarder", "other.jsonl").refused(2);
+    assert!(refusal.contains("no chat template"), "{refusal}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 use super::completions::Completion;
 use super::pairs::Pair;
 use crate::config::collect::{CollectSection, Judge, JudgeLabels};
-use crate::data::Located;
+use crate::data::{Located, Prompt, Row};
 use crate::error::Result;
 use crate::model::LoadOptions;
 use crate::rollout::command::CommandScorer;
@@ -28,20 +28,35 @@ pub struct Opened {
     scorer: Box<dyn Scorer>,
 }
 
-/// The configured judge; None where pairs stay unjudged.
+/// The configured judge; None where pairs stay unjudged. `first`: a prompt that it must be able to read.
 ///
 /// # Errors
 /// A reward model that cannot be opened, a program that cannot be started.
-pub fn open(c: &CollectSection, options: &LoadOptions) -> Result<Option<Opened>> {
+pub fn open(c: &CollectSection, first: &Located, options: &LoadOptions) -> Result<Option<Opened>> {
     let scorer: Box<dyn Scorer> = match &c.judge {
         judge if judge.is_none() => return Ok(None),
-        Judge::Named(path) => Box::new(RewardScorer::open(&hub::resolve_model(path)?, options, c.batch_size)?),
+        Judge::Named(path) => {
+            let scorer = RewardScorer::open(&hub::resolve_model(path)?, options, c.batch_size)?;
+            scorer.check_prompt(&question(first))?;
+            Box::new(scorer)
+        }
         Judge::Program(command) => {
             let keys = ("collect.judge", "collect.judge_timeout");
             Box::new(CommandScorer::start(command, Duration::from_secs_f64(c.judge_timeout), keys)?)
         }
     };
     Ok(Some(Opened { scorer }))
+}
+
+/// A row's prompt, for a judge, who needs no tokens of it.
+fn question(row: &Located) -> Prompt {
+    let content = match &row.row {
+        Row::Prompt(content) | Row::PromptCompletion { prompt: content, .. } => Some(content),
+        _ => None,
+    };
+    let text = content.and_then(|content| content.text()).unwrap_or_default().to_owned();
+    let messages = content.and_then(|content| content.messages()).map(<[_]>::to_vec);
+    Prompt { tokens: Vec::new(), text, messages, id: row.id.clone() }
 }
 
 impl Opened {

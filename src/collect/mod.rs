@@ -32,7 +32,7 @@ pub fn run(config: &CollectConfig) -> Result<()> {
     let options = load_options(c)?;
     let rows = prompts::read(c)?;
     // Before hours of sampling: a judge that is not there is seen at once.
-    let mut judge = judge::open(c, &options)?;
+    let mut judge = judge::open(c, &rows[0], &options)?;
     let completions = completions::sample_all(c, &rows, &options)?;
     let (pairs, counts) = pairs::make(c, rows.len(), &completions);
     if pairs.is_empty() {
