@@ -14,6 +14,7 @@ mod part;
 
 pub mod bench;
 pub mod collect;
+pub mod chart;
 pub mod commands;
 pub mod config;
 pub mod data;

@@ -8,6 +8,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("seed", &[]),
     ("part", &[]),
+    // Pictures, for whoever draws: it knows shapes and axes, and nothing of what they show.
+    ("chart", &[]),
     ("config", &[]),
     ("ffi", &[]),
     ("hub", &[]),
@@ -22,7 +24,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commands", &["config", "data", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"]),
     (
         "experiment",
-        &["config", "data", "ffi", "hub", "loss", "model", "rollout", "stages", "tensors", "tokenizer", "train"],
+        &[
+            "chart",
+            "config",
+            "data",
+            "ffi",
+            "hub",
+            "loss",
+            "model",
+            "rollout",
+            "stages",
+            "tensors",
+            "tokenizer",
+            "train",
+        ],
     ),
     // Runs stages, as `experiment` does, where `commands` know none; takes the type of --dtype from these.
     ("bench", &["commands", "config", "data", "hub", "model", "rollout", "stages", "tokenizer", "train"]),

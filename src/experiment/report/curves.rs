@@ -1,10 +1,10 @@
 //! Training curves: one small chart of lines.
-use super::axis::{self, Axis, Spread};
 use super::data::Chart;
-use super::labels::Rect;
-use super::panel::{Names, Panel};
-use super::style::{self, INK};
-use super::svg::{self, Hold, Pen, Svg, Words};
+use crate::chart::axis::{self, Axis, Spread};
+use crate::chart::labels::Rect;
+use crate::chart::panel::{Names, Panel};
+use crate::chart::style::{self, INK};
+use crate::chart::svg::{self, Hold, Pen, Svg, Words};
 
 const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 220.0;

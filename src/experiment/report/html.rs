@@ -1,7 +1,7 @@
 //! The page: one file that stands alone. It asks for nothing from outside and runs no script.
 use super::data::Report;
-use super::svg::escape;
 use super::{curves, plot, tables, words};
+use crate::chart::svg::escape;
 
 /// Nothing may be loaded or run, even if an escape were missed.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";

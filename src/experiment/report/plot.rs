@@ -1,11 +1,12 @@
 //! The frontier picture: gold reward against KL from the SFT model, with the proxy reward beneath.
-use super::axis::{self, Axis, Spread};
 use super::data::Point;
-use super::labels::{self, Obstacles, Placed, Rect, Wanted};
 use super::marks::{Mark, Marks};
-use super::panel::{Names, Panel};
-use super::style::{self, FAINT, INK, Shape};
-use super::svg::{self, Hold, Pen, Svg, Words};
+use super::style;
+use crate::chart::axis::{self, Axis, Spread};
+use crate::chart::labels::{self, Obstacles, Placed, Rect, Wanted};
+use crate::chart::panel::{Names, Panel};
+use crate::chart::style::{FAINT, INK, Shape};
+use crate::chart::svg::{self, Hold, Pen, Svg, Words};
 
 const WIDTH: f64 = 900.0;
 const GOLD_HEIGHT: f64 = 400.0;

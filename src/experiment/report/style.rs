@@ -1,16 +1,5 @@
-//! How the methods look and what they are called: one place for colours, marker shapes, dashes and names.
-//!
-//! Colours are of the Okabe-Ito palette, which colour-blind readers can tell apart; shape and dash say the same again,
-//! so that a black and white print loses nothing.
-
-/// Shape of a marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Circle,
-    Square,
-    Diamond,
-    Triangle,
-}
+//! How the methods look and what they are called: one place for their colours, marker shapes, dashes and names.
+use crate::chart::style::Shape;
 
 /// How one method is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +12,6 @@ pub(crate) struct Style {
     /// `stroke-dasharray`; empty is a whole line.
     pub dash: &'static str,
 }
-
-/// Words and axes.
-pub(crate) const INK: &str = "#222222";
-/// Notes and tick labels.
-pub(crate) const FAINT: &str = "#555555";
-/// Grid lines.
-pub(crate) const GRID: &str = "#e3e3e3";
 
 const DPO: Style = Style { colour: "#0072B2", ink: "#004f7d", shape: Shape::Circle, dash: "" };
 const PPO: Style = Style { colour: "#D55E00", ink: "#963f00", shape: Shape::Square, dash: "9 3 2 3" };
@@ -44,15 +26,6 @@ pub(crate) fn of(method: &str) -> Style {
         "sft" => SFT,
         _ => OTHER,
     }
-}
-
-/// Colour and dash of the nth line of a chart.
-pub(crate) fn line(nth: usize) -> (&'static str, &'static str) {
-    const COLOURS: [&str; 6] = ["#0072B2", "#D55E00", "#007a58", "#111111", "#a8487f", "#9a6b00"];
-    const DASHES: [&str; 4] = ["", "7 3", "2 3", "9 3 2 3"];
-    // The dash moves on with every line and again with every round of colours: 24 lines before one repeats.
-    let dash = (nth + nth / (COLOURS.len() * 2)) % DASHES.len();
-    (COLOURS[nth % COLOURS.len()], DASHES[dash])
 }
 
 /// A method as readers know it.

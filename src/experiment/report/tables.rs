@@ -1,8 +1,8 @@
 //! The tables of the page: points, samples side by side, settings and times.
-use super::axis::{fixed, with_error};
 use super::data::{Completion, Part, Point, Report, SampleSet};
 use super::style;
-use super::svg::escape;
+use crate::chart::axis::{fixed, with_error};
+use crate::chart::svg::escape;
 use std::fmt::Write;
 
 /// Columns of completions that fit beside each other at 900 pixels and on paper.

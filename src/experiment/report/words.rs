@@ -1,9 +1,9 @@
 //! Says in plain English what the points show, and no more than they show.
-use super::axis::{fixed, with_error};
 use super::compare::{self, AtKl, Order};
 use super::data::Point;
 use super::marks::{Mark, Marks};
 use super::style;
+use crate::chart::axis::{fixed, with_error};
 
 /// What the points show: the first sentences say how each method stands against SFT and the two against each other at
 /// equal KL, the rest tell where each stands, how KL follows the settings and whether proxy reward outruns gold reward.
