@@ -24,6 +24,7 @@ pub mod ffi;
 pub mod hub;
 pub mod loss;
 pub mod model;
+pub mod rank;
 pub mod rollout;
 pub mod seed;
 pub mod stages;

@@ -7,6 +7,7 @@ use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, vali
 use collimate::config::{
     CollectConfig, DaggerConfig, DpoConfig, ImitationConfig, PpoConfig, RewardConfig, SentimentConfig, SftConfig,
 };
+use collimate::rank::{self, RankArgs};
 use collimate::train::{progress, signals};
 use collimate::{Error, collect, experiment, stages};
 use std::io::IsTerminal;
@@ -66,6 +67,8 @@ enum Command {
     Fetch(fetch::FetchArgs),
     /// Where the time and memory of a stage go, on synthetic rows
     Bench(BenchArgs),
+    /// Bradley-Terry strengths of items from comparisons of two at a time
+    Rank(RankArgs),
     /// Versions, devices, threads
     Info(info::InfoArgs),
 }
@@ -168,6 +171,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Validate(args) => validate::run(args)?,
         Command::Fetch(args) => fetch::run(args)?,
         Command::Bench(args) => bench::run(args)?,
+        Command::Rank(args) => rank::run(args)?,
         Command::Info(args) => info::run(args)?,
     }
     Ok(())

@@ -43,7 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bench", &["commands", "config", "data", "hub", "model", "rollout", "stages", "tokenizer", "train"]),
     ("collect", &["config", "data", "hub", "loss", "model", "rollout", "tokenizer", "train"]),
     ("annotate", &["config", "data"]),
-    ("rank", &["config", "data", "loss"]),
+    ("rank", &["chart", "config", "data", "loss"]),
     // The command line: what it runs, and the progress bars and signals that it switches on.
     ("main", &["config", "stages", "experiment", "bench", "commands", "collect", "annotate", "rank", "train"]),
     ("lib", &[]),

@@ -34,6 +34,7 @@ mod model_files;
 mod optimum;
 mod ppo;
 mod products;
+mod rank;
 mod report;
 mod rollout;
 mod stages;

@@ -1,4 +1,4 @@
-"""Writes tests/golden/: reference values from PyTorch, transformers and TRL, by topic.
+"""Writes tests/golden/: reference values from PyTorch, transformers, TRL, SciPy and choix, by topic.
 
 Each topic is one file beside this one and owns one part of tests/golden/. Later topics read what earlier ones wrote
 (models need the tokenizer, curves need both), so the order below matters. See tests/golden/README.md.
@@ -23,6 +23,7 @@ import models  # noqa: E402
 import optimizer  # noqa: E402
 import pipelines  # noqa: E402
 import ppo  # noqa: E402
+import rank  # noqa: E402
 import sampling  # noqa: E402
 import splits  # noqa: E402
 import tokenization  # noqa: E402
@@ -44,6 +45,7 @@ TOPICS = {
     "data": data_files.make,
     "splits": splits.make,
     "ppo": ppo.make,
+    "rank": rank.make,
 }
 
 

@@ -318,7 +318,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-pub(super) fn wrong_type(column: &str, expected: &str, value: &Value) -> BadRow {
+pub(crate) fn wrong_type(column: &str, expected: &str, value: &Value) -> BadRow {
     let message = format!("{column:?} must be {expected}, found {}", kind(value));
     BadRow::new("wrong type", message, "correct the value")
 }
