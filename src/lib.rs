@@ -13,8 +13,8 @@
 mod part;
 
 pub mod bench;
-pub mod collect;
 pub mod chart;
+pub mod collect;
 pub mod commands;
 pub mod config;
 pub mod data;
