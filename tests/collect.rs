@@ -220,7 +220,9 @@ fn models_are_compared_by_a_judge_for_a_ranking() {
         }
     };
     let rate = ours.map(score).sum::<f64>() / 24.0;
-    let stated = figures[&format!("{} over {}", names[0], names[2])].as_f64().unwrap();
+    let pair = &figures["pairs"].as_array().unwrap()[1];
+    assert_eq!((pair["a"].as_str(), pair["b"].as_str()), (Some(names[0]), Some(names[2])));
+    let stated = pair["win_rate"].as_f64().unwrap();
     assert!((rate - stated).abs() < 1e-12, "{rate} and {stated}");
     let twice =
         ["evaluate", "--model", names[0], "--against", names[0], "--reward", "rewarder", "--data", "prompts.jsonl"];

@@ -95,25 +95,51 @@ fn comparisons(args: &EvaluateArgs, players: &[Player]) -> Vec<Map<String, Value
     rows
 }
 
-/// Each model's mean reward, and the win rate of each over each later one.
+/// Each model's mean reward and win rate over all others, then every two models.
 fn figures(args: &EvaluateArgs, players: &[Player], prompts: usize) -> Figures {
     let samples = args.samples as usize;
+    let stated = |mut object: Map<String, Value>, name: &str, values: &[f64]| {
+        let (mean, se) = mean_and_error(values, samples);
+        object.insert(name.to_owned(), json!(mean));
+        object.insert(format!("{name}_se"), json!(se));
+        object
+    };
+    let model = |player: &Player| {
+        let others = || players.iter().filter(|other| other.name != player.name);
+        let rate = |at: usize| others().map(|other| win(player.rewards[at], other.rewards[at])).sum::<f64>();
+        let rates: Vec<f64> = (0..player.rewards.len()).map(|at| rate(at) / others().count() as f64).collect();
+        let object = Map::from_iter([("model".to_owned(), json!(player.name))]);
+        Value::Object(stated(stated(object, "reward", &player.rewards), "win_rate", &rates))
+    };
+    let pair = |(a, b): (&Player, &Player)| {
+        let wins: Vec<f64> = a.rewards.iter().zip(&b.rewards).map(|(ours, theirs)| win(*ours, *theirs)).collect();
+        let object = Map::from_iter([("a".to_owned(), json!(a.name)), ("b".to_owned(), json!(b.name))]);
+        Value::Object(stated(object, "win_rate", &wins))
+    };
     let mut figures = Figures::new();
     figures.insert("data".into(), json!(args.data));
     figures.insert("judge".into(), json!(args.reward));
     figures.insert("prompts".into(), json!(prompts));
     figures.insert("samples".into(), json!(prompts * samples));
-    let mut put = |name: String, values: &[f64]| {
-        let (mean, se) = mean_and_error(values, samples);
-        figures.insert(name.clone(), json!(mean));
-        figures.insert(format!("{name}_se"), json!(se));
-    };
-    for player in players {
-        put(format!("reward of {}", player.name), &player.rewards);
-    }
-    for (a, b) in pairs(players) {
-        let wins: Vec<f64> = a.rewards.iter().zip(&b.rewards).map(|(ours, theirs)| win(*ours, *theirs)).collect();
-        put(format!("{} over {}", a.name, b.name), &wins);
-    }
+    figures.insert("models".into(), players.iter().map(model).collect());
+    figures.insert("pairs".into(), pairs(players).map(pair).collect());
     figures
+}
+
+/// The models in a table, the highest win rate first.
+pub(super) fn print(figures: &Figures) {
+    for name in ["data", "judge", "prompts", "samples"] {
+        println!("{name:<24} {}", figures[name].as_str().map_or_else(|| figures[name].to_string(), str::to_owned));
+    }
+    let number = |model: &Value, key: &str| model[key].as_f64().unwrap_or(f64::NAN);
+    let mut models: Vec<&Value> = figures["models"].as_array().into_iter().flatten().collect();
+    models.sort_by(|a, b| number(b, "win_rate").total_cmp(&number(a, "win_rate")));
+    let name = |model: &Value| model["model"].as_str().unwrap_or_default().to_owned();
+    let width = models.iter().map(|model| name(model).chars().count()).max().unwrap_or(0).max("model".len());
+    println!("\n{:<width$}  {:>18}  {:>22}", "model", "reward", "wins against the rest");
+    for model in models {
+        let reward = format!("{:.4} +- {:.4}", number(model, "reward"), number(model, "reward_se"));
+        let rate = format!("{:.1}% +- {:.1}%", 100.0 * number(model, "win_rate"), 100.0 * number(model, "win_rate_se"));
+        println!("{:<width$}  {reward:>18}  {rate:>22}", name(model));
+    }
 }

@@ -79,7 +79,12 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     check_output(args.output.as_deref())?;
     let options = args.model.load_options()?;
     if !args.against.is_empty() {
-        print(args.json, &against::run(args, &options)?);
+        let figures = against::run(args, &options)?;
+        if args.json {
+            print(true, &figures)
+        } else {
+            against::print(&figures)
+        }
         return Ok(());
     }
     let path = hub::resolve_dataset_file(&args.data)?;
