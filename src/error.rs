@@ -141,6 +141,16 @@ pub enum Error {
         /// The last finished step.
         step: u64,
     },
+    /// A signal ended what has no steps.
+    #[error("stopped by {name}; {remedy}")]
+    Stopped {
+        /// The signal's number.
+        signal: i32,
+        /// Its name.
+        name: &'static str,
+        /// How to go on.
+        remedy: String,
+    },
     /// libtorch reported an error.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
@@ -190,7 +200,7 @@ impl Error {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => 2,
                 _ => 1,
             },
-            Error::Interrupted { signal, .. } => 128 + signal,
+            Error::Interrupted { signal, .. } | Error::Stopped { signal, .. } => 128 + signal,
             _ => 2,
         }
     }

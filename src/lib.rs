@@ -12,6 +12,7 @@
 #[macro_use]
 mod part;
 
+pub mod annotate;
 pub mod bench;
 pub mod chart;
 pub mod collect;
@@ -22,6 +23,7 @@ pub mod error;
 pub mod experiment;
 pub mod ffi;
 pub mod hub;
+pub mod lock;
 pub mod loss;
 pub mod model;
 pub mod rank;

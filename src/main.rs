@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 2 a user's mistake, 1 a failure, 128 + n after signal n.
 use clap::{Args, Parser, Subcommand};
+use collimate::annotate::{self, AnnotateArgs};
 use collimate::bench::{self, BenchArgs};
 use collimate::commands::{DtypeArg, evaluate, fetch, generate, info, score, validate};
 use collimate::config::{
@@ -55,6 +56,8 @@ enum Command {
     #[command(after_help = "Examples:\n  collimate collect configs/collect.toml\n  \
         collimate collect configs/collect.toml collect.output=mine.jsonl collect.judge=runs/judge collect.labels=mu")]
     Collect(ExperimentArgs),
+    /// A page on which people judge pairs, and what they said as rows to train on
+    Annotate(AnnotateArgs),
     /// Completions of prompts
     Generate(generate::GenerateArgs),
     /// Log-probs or rewards of rows
@@ -165,6 +168,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
             experiment::imitation::run(&ImitationConfig::load(&args.config, &args.overrides)?)?;
         }
         Command::Collect(args) => collect::run(&CollectConfig::load(&args.config, &args.overrides)?)?,
+        Command::Annotate(args) => annotate::run(args)?,
         Command::Generate(args) => generate::run(args)?,
         Command::Score(args) => score::run(args)?,
         Command::Evaluate(args) => evaluate::run(args)?,

@@ -10,6 +10,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("part", &[]),
     // Pictures, for whoever draws: it knows shapes and axes, and nothing of what they show.
     ("chart", &[]),
+    // Who works on a run directory or a log of votes: one mechanism for `train` and `annotate`.
+    ("lock", &[]),
     ("config", &[]),
     ("ffi", &[]),
     ("hub", &[]),
@@ -19,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["config", "tokenizer", "hub"]),
     ("model", &["config", "hub", "ffi", "tensors"]),
     ("rollout", &["model", "loss", "data", "tokenizer"]),
-    ("train", &["config", "loss", "ffi", "tensors"]),
+    ("train", &["config", "lock", "loss", "ffi", "tensors"]),
     ("stages", &["config", "data", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"]),
     ("commands", &["config", "data", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"]),
     (
@@ -42,8 +44,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Runs stages, as `experiment` does, where `commands` know none; takes the type of --dtype from these.
     ("bench", &["commands", "config", "data", "hub", "model", "rollout", "stages", "tokenizer", "train"]),
     ("collect", &["config", "data", "hub", "loss", "model", "rollout", "tokenizer", "train"]),
-    ("annotate", &["config", "data"]),
     ("rank", &["chart", "config", "data", "loss"]),
+    ("annotate", &["config", "data", "lock"]),
     // The command line: what it runs, and the progress bars and signals that it switches on.
     ("main", &["config", "stages", "experiment", "bench", "commands", "collect", "annotate", "rank", "train"]),
     ("lib", &[]),

@@ -1,4 +1,5 @@
 //! The one integration binary: libtorch links once.
+mod annotate;
 mod architecture;
 mod chat;
 mod checkpointing;

@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import agreement  # noqa: E402
 import chat  # noqa: E402
 import conversations  # noqa: E402
 import curves  # noqa: E402
@@ -46,6 +47,7 @@ TOPICS = {
     "splits": splits.make,
     "ppo": ppo.make,
     "rank": rank.make,
+    "agreement": agreement.make,
 }
 
 

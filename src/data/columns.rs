@@ -58,6 +58,33 @@ pub(super) fn typed(object: Map<String, Value>, wanted: Wanted) -> Result<Row, B
     }
 }
 
+/// Why a row of two equal sides is refused.
+pub const EQUAL_SIDES: &str = "chosen equal to rejected";
+
+/// The two sides of a pair that nobody has judged yet, in columns of other names: read as a preference pair is, the
+/// first as the chosen side, and what is said of them names `sides`.
+///
+/// # Errors
+/// What makes a preference pair unfit for training.
+pub fn pair(mut object: Map<String, Value>, sides: [&'static str; 2]) -> Result<Row, BadRow> {
+    for (name, read_as) in sides.iter().zip(["chosen", "rejected"]) {
+        if let Some(value) = object.remove(*name) {
+            object.insert(read_as.to_owned(), value);
+        }
+    }
+    typed(object, Wanted::Preference).map_err(|mut bad| {
+        if sides != ["chosen", "rejected"] {
+            for (name, read_as) in sides.iter().zip(["chosen", "rejected"]) {
+                bad.message = bad.message.replace(&format!("{read_as:?}"), &format!("{name:?}"));
+            }
+            if bad.remedy.contains("\"chosen\"") {
+                bad.remedy = "remove \"prompt\", or take its messages off both sides";
+            }
+        }
+        bad
+    })
+}
+
 /// The columns of one row.
 struct Columns {
     object: Map<String, Value>,
@@ -133,7 +160,7 @@ impl Columns {
         if chosen == rejected {
             let what = if chosen.text().is_some() { "text" } else { "conversation" };
             return Err(BadRow::new(
-                "chosen equal to rejected",
+                EQUAL_SIDES,
                 format!("\"chosen\" and \"rejected\" are the same {what}"),
                 "delete the row, or correct one of them",
             ));

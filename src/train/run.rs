@@ -3,8 +3,8 @@ use super::durable;
 use super::state::{STATE_FILE, TrainerState};
 use super::{checkpoint, metrics::METRICS_FILE};
 use crate::error::{Error, Result};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use crate::lock::{self, Lock};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The resolved configuration's name in a run directory.
@@ -77,13 +77,8 @@ impl RunDir {
         let path = PathBuf::from(output);
         check_writable(&path)?;
         let run = Self { seen: Trace::of(&path)?, path };
-        let lock = run.path.join(LOCK_FILE);
-        if let Ok(mut file) = File::open(&lock) {
-            match file.try_lock_shared() {
-                Err(TryLockError::WouldBlock) => return Err(held_by(&run.path, &mut file)),
-                Err(TryLockError::Error(source)) => return Err(Error::io(&lock, "lock")(source)),
-                Ok(()) => {}
-            }
+        if let Some(owner) = lock::holder(&run.path.join(LOCK_FILE))? {
+            return Err(held_by(&run.path, &owner));
         }
         if !run.seen.started {
             return Ok((run, RunState::Fresh));
@@ -166,18 +161,10 @@ impl RunDir {
 /// Another process holds it; it is named by its number and host.
 pub fn lock(path: &Path) -> Result<File> {
     std::fs::create_dir_all(path).map_err(Error::io(path, "create"))?;
-    let lock_path = path.join(LOCK_FILE);
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true);
-    let mut lock = options.open(&lock_path).map_err(Error::io(&lock_path, "create"))?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => return Err(held_by(path, &mut lock)),
-        Err(TryLockError::Error(source)) => return Err(Error::io(&lock_path, "lock")(source)),
-        Ok(()) => {}
+    match lock::take(&path.join(LOCK_FILE))? {
+        Lock::Ours(file) => Ok(file),
+        Lock::Theirs(owner) => Err(held_by(path, &owner)),
     }
-    let owner = format!("process {} on {}", std::process::id(), host());
-    lock.set_len(0).and_then(|()| lock.write_all(owner.as_bytes())).map_err(Error::io(&lock_path, "write"))?;
-    Ok(lock)
 }
 
 /// The nearest existing ancestor must be a directory that we may write to.
@@ -196,15 +183,8 @@ fn check_writable(path: &Path) -> Result<()> {
     probe.map(drop).map_err(|e| Error::file(at, format!("cannot be written to: {e}"), "name another train.output"))
 }
 
-fn held_by(path: &Path, lock: &mut File) -> Error {
-    let mut owner = String::new();
-    let _ = lock.rewind().and_then(|()| lock.read_to_string(&mut owner));
-    let owner = if owner.is_empty() { "another process".to_owned() } else { owner };
+fn held_by(path: &Path, owner: &str) -> Error {
     Error::file(path, format!("{owner} is running there"), "wait for it, stop it, or name another train.output")
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "this host".into(), |h| h.trim().to_owned())
 }
 
 fn flatten(table: &toml::Table) -> std::collections::BTreeMap<String, String> {

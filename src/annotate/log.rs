@@ -1,0 +1,215 @@
+//! The log of votes: JSON lines, appended and fsynced one by one. Owns the file, its lock and its repair; must not know
+//! the page or who sees what.
+//!
+//! A line without its newline was never acknowledged: the write was cut. It is moved to a file beside the log, with a
+//! warning. Anything else that cannot be read is an error that names its line.
+use super::pairs::Pairs;
+use super::votes::{Begin, Book, Record};
+use crate::error::{Error, Result};
+use crate::lock::{self, Lock};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+/// A log that this process alone writes.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    /// Why nothing more is written: after a failed fsync nobody knows what the disk holds.
+    broken: Option<String>,
+    _lock: File,
+}
+
+/// What a log says: its beginning, and the votes that stand.
+pub struct Contents {
+    /// Its first record.
+    pub begin: Begin,
+    /// Its votes.
+    pub book: Book,
+}
+
+impl Log {
+    /// Opens the log, or begins one with what `begin` makes of none; the half line of a killed process is set aside.
+    ///
+    /// # Errors
+    /// Another process has it; it belongs to other pairs; a line that cannot be read; the file system.
+    pub fn open(
+        path: &Path,
+        pairs: &Pairs,
+        begin: impl FnOnce(Option<&Begin>) -> Result<Begin>,
+    ) -> Result<(Self, Contents)> {
+        if path.is_dir() {
+            return Err(Error::file(path, "is a directory", "give --votes a file"));
+        }
+        // One log may be reached by several paths.
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let lock = match lock::take(&beside(&real, ".lock", true))? {
+            Lock::Ours(file) => file,
+            Lock::Theirs(owner) => {
+                let remedy = "open the link that it printed, stop it, or name another log with --votes";
+                return Err(Error::file(path, format!("{owner} is collecting votes there"), remedy));
+            }
+        };
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let mut file = options.open(path).map_err(Error::io(path, "create"))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
+        let whole = whole_lines(&bytes);
+        if whole < bytes.len() {
+            set_aside(path, &bytes[whole..])?;
+            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(Error::io(path, "write"))?;
+        }
+        let contents = read(path, &bytes[..whole], pairs)?;
+        let mut log = Self { path: path.to_owned(), file, length: whole as u64, broken: None, _lock: lock };
+        log.file.seek(SeekFrom::Start(log.length)).map_err(Error::io(path, "read"))?;
+        let wanted = begin(contents.as_ref().map(|contents| &contents.begin))?;
+        let contents = match contents {
+            Some(contents) => contents,
+            None => {
+                log.append(&Record::Begin(wanted.clone()))?;
+                sync_parent(path)?;
+                Contents { begin: wanted, book: Book::default() }
+            }
+        };
+        Ok((log, contents))
+    }
+
+    /// Appends a record and waits until the disk has it.
+    ///
+    /// # Errors
+    /// It could not be written, and is not in the log; or nobody knows, and the log takes no more.
+    pub fn append(&mut self, record: &Record) -> Result<()> {
+        if let Some(reason) = &self.broken {
+            return Err(Error::file(&self.path, reason.clone(), "start the program again; it reads what is there"));
+        }
+        let mut line = serde_json::to_vec(record).expect("records serialise");
+        line.push(b'\n');
+        if let Err(source) = self.file.write_all(&line) {
+            // What was written of it must not stand before the next line.
+            let undone = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+            if let Err(undone) = undone {
+                self.broken = Some(format!("a half written line could not be taken back: {undone}"));
+            }
+            return Err(Error::io(&self.path, "write")(source));
+        }
+        if let Err(source) = self.file.sync_data() {
+            self.broken = Some(format!("fsync failed: {source}"));
+            return Err(Error::io(&self.path, "fsync")(source));
+        }
+        self.length += line.len() as u64;
+        Ok(())
+    }
+}
+
+/// What the log of these pairs says, without writing anything; a half line at its end is left out with a warning.
+///
+/// # Errors
+/// There is none; as [`Log::open`] otherwise.
+pub fn look(path: &Path, pairs: &Pairs) -> Result<Contents> {
+    let nothing = || Error::file(path, "holds no votes", "judge pairs first, or name the log with --votes");
+    if !path.exists() {
+        return Err(nothing());
+    }
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let whole = whole_lines(&bytes);
+    if whole < bytes.len() {
+        tracing::warn!("{}: half a line at its end is left out: it was never acknowledged", path.display());
+    }
+    read(path, &bytes[..whole], pairs)?.ok_or_else(nothing)
+}
+
+/// How many bytes stand in lines that have their newline.
+fn whole_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)
+}
+
+fn read(path: &Path, bytes: &[u8], pairs: &Pairs) -> Result<Option<Contents>> {
+    let mut contents: Option<Contents> = None;
+    for (at, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let bad = |message: String| {
+            let remedy = "correct or delete the line; votes are one JSON object a line";
+            Error::row(path, at + 1, message, remedy)
+        };
+        let record: Record = serde_json::from_slice(line).map_err(|error| bad(format!("is no vote: {error}")))?;
+        match (&mut contents, record) {
+            (None, Record::Begin(begin)) => {
+                check_begin(path, &begin, pairs)?;
+                contents = Some(Contents { begin, book: Book::default() });
+            }
+            (None, _) => return Err(bad("a log begins with the pairs that it belongs to".to_owned())),
+            (Some(contents), record) => {
+                if let Record::Vote(vote) = &record
+                    && pairs.place(vote.pair).is_none()
+                {
+                    return Err(bad(format!("is a vote on pair {}, which is not there", vote.pair)));
+                }
+                contents.book.check(&record).map_err(bad)?;
+                contents.book.enter(record);
+            }
+        }
+    }
+    Ok(contents)
+}
+
+fn check_begin(path: &Path, begin: &Begin, pairs: &Pairs) -> Result<()> {
+    if begin.version != VERSION {
+        let message = format!("is a log of version {}, this program writes version {VERSION}", begin.version);
+        return Err(Error::file(path, message, "use the release that wrote it, or name another log with --votes"));
+    }
+    if begin.fingerprint == pairs.fingerprint {
+        return Ok(());
+    }
+    let now = format!("{} ({} pairs)", pairs.path.display(), pairs.list.len());
+    let message = format!("holds votes on other pairs ({}, {} pairs) than {now}", begin.pairs, begin.count);
+    Err(Error::file(path, message, "give the pairs that it was made with, or name another log with --votes"))
+}
+
+/// The beginning of a new log.
+pub fn begin(pairs: &Pairs, seed: u64, repeat: f64, overlap: f64) -> Begin {
+    Begin {
+        version: VERSION,
+        pairs: pairs.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        fingerprint: pairs.fingerprint.clone(),
+        count: pairs.list.len(),
+        seed,
+        repeat,
+        overlap,
+        time: now(),
+    }
+}
+
+/// The time in UTC, to the millisecond.
+pub fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+/// Keeps the half line of a killed process beside the log.
+fn set_aside(path: &Path, half: &[u8]) -> Result<()> {
+    let aside = beside(path, ".cut", false);
+    let mut file = OpenOptions::new().create(true).append(true).open(&aside).map_err(Error::io(&aside, "create"))?;
+    let line = [half, b"\n"].concat();
+    file.write_all(&line).and_then(|()| file.sync_all()).map_err(Error::io(&aside, "write"))?;
+    sync_parent(&aside)?;
+    tracing::warn!(
+        "{}: its last line was cut ({} bytes without a newline, never acknowledged); moved to {}",
+        path.display(),
+        half.len(),
+        aside.display()
+    );
+    Ok(())
+}
+
+/// `dir/name` as `dir/name.cut`, or hidden as `dir/.name.lock`.
+fn beside(path: &Path, ending: &str, hidden: bool) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{}{name}{ending}", if hidden { "." } else { "" }))
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|file| file.sync_all()).map_err(Error::io(dir, "fsync"))
+}
