@@ -88,6 +88,11 @@ impl<'a> Grouped<'a> {
         Self { comparisons, pairs, pair_of }
     }
 
+    /// What was grouped.
+    pub fn comparisons(&self) -> &'a Comparisons {
+        self.comparisons
+    }
+
     /// How often each cell came up.
     pub fn times(&self) -> Vec<u32> {
         let mut times = vec![0; self.comparisons.cells().len()];

@@ -58,7 +58,7 @@ impl Bootstrap {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(samples);
         let found: Vec<Result<Vec<Fit>>> = std::thread::scope(|scope| {
-            let started: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+            let started: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             started.into_iter().map(|thread| thread.join().expect("a thread's panic is a fault of its own")).collect()
         });
         let fits: Vec<Fit> = found.into_iter().collect::<Result<Vec<_>>>()?.concat();

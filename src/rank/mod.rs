@@ -42,7 +42,8 @@ const PNG_SCALE: f32 = 2.0;
 #[command(
     after_help = "Rows (JSON lines, a JSON array or Parquet): {\"a\": \"x\", \"b\": \"y\", \"winner\": \"a\"|\"b\"|\"tie\"}, or \
     {\"a\", \"b\", \"preference\": mu, \"weight\": w}: x is better with probability mu; 0.5 is a tie; the row counts w times \
-    (default 1).\n\n\
+    (default 1). Judged pairs (\"chosen\", \"rejected\") with \"chosen_source\" and \"rejected_source\" rank the models that \
+    these name.\n\n\
     a beats b with probability 1 / (1 + exp(r_b - r_a)). Ratings r are of the highest likelihood; a tie is half a win for \
     each, or with --ties davidson an outcome of its own with probability nu / (e^h + e^-h + nu), h = (r_a - r_b) / 2. An item \
     that always won or always lost has no finite rating without --prior:\n  \
@@ -128,8 +129,9 @@ pub fn rank(comparisons: &Comparisons, model: Model, intervals: Intervals) -> Re
         return Err(Error::usage(message, "rank fewer of them; \"a\" and \"b\" name items, not texts"));
     }
     let grouped = Grouped::new(comparisons);
-    match exists::missing(&grouped.counts(&grouped.times()), model) {
-        None => Ranking::new(comparisons, model, intervals),
+    let counts = grouped.counts(&grouped.times());
+    match exists::missing(&counts, model) {
+        None => Ranking::new(&grouped, &counts, model, intervals),
         Some(Missing::Nu) if model.prior.is_some() => {
             let message = "every comparison is a tie, and Davidson's nu infinite";
             Err(Error::usage(message, "leave --ties davidson out: then all ratings are equal"))

@@ -63,6 +63,8 @@ pub struct Ranking {
     pub nu: Option<Estimate>,
     /// Rows.
     pub comparisons: usize,
+    /// Judged pairs left out because both answers were one model's.
+    pub same: usize,
     /// Sum of their weights.
     pub weight: f64,
     /// The part of it that are ties.
@@ -84,33 +86,33 @@ pub struct Ranking {
 }
 
 impl Ranking {
-    /// Fits the comparisons, which must have a maximum ([`super::exists::missing`]).
+    /// Fits the counts of comparisons, which must have a maximum ([`super::exists::missing`]).
     ///
     /// # Errors
     /// Those of the fit; a bootstrap too many of whose samples have no finite ratings.
-    pub fn new(comparisons: &Comparisons, model: Model, intervals: Intervals) -> Result<Self> {
-        let grouped = Grouped::new(comparisons);
-        let counts = grouped.counts(&grouped.times());
-        let found = fit(&counts, model, None)?;
-        let errors = covariance(&counts, model, &found)?;
+    pub fn new(grouped: &Grouped<'_>, counts: &Counts, model: Model, intervals: Intervals) -> Result<Self> {
+        let comparisons = grouped.comparisons();
+        let found = fit(counts, model, None)?;
+        let errors = covariance(counts, model, &found)?;
         let drawn =
-            intervals.bootstrap.map(|(n, seed)| Bootstrap::draw(&grouped, model, &found, n, seed)).transpose()?;
+            intervals.bootstrap.map(|(n, seed)| Bootstrap::draw(grouped, model, &found, n, seed)).transpose()?;
         let ends = match &drawn {
             Some(drawn) => drawn.intervals(intervals.confidence).ok_or_else(|| too_many_unbounded(drawn))?,
             None => normal(&found.ratings(), &errors.errors(counts.items), intervals.confidence),
         };
         let (weight, ties) = counts.totals();
         Ok(Self {
-            items: ranked(comparisons.items(), &counts, &found, &errors, &ends),
+            items: ranked(comparisons.items(), counts, &found, &errors, &ends),
             model,
             nu: nu(model, &found, &errors, drawn.as_ref(), intervals.confidence),
             comparisons: comparisons.rows().len(),
+            same: comparisons.same(),
             weight,
             ties,
             pairs: counts.pairs.len(),
             log_likelihood: found.log_likelihood,
             log_likelihood_alike: alike(model, weight, ties),
-            goodness: goodness(comparisons, &counts, model, &found),
+            goodness: goodness(comparisons, counts, model, &found),
             intervals,
             unbounded: drawn.map_or(0, |drawn| drawn.unbounded),
             steps: found.steps,

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-const COLUMNS: [&str; 5] = ["a", "b", "winner", "preference", "weight"];
+const COLUMNS: [&str; 7] = ["a", "b", "winner", "preference", "weight", "chosen_source", "rejected_source"];
 const EXPECTED: &str = "\"a\", \"b\" and \"winner\" (\"a\", \"b\" or \"tie\"), or \"a\", \"b\" and \"preference\" (the \
     probability that a is better; \"weight\" where there is one)";
 
@@ -38,6 +38,7 @@ pub struct Comparisons {
     rows: Vec<u32>,
     numbers: HashMap<String, u32>,
     index: HashMap<Key, u32>,
+    same: usize,
 }
 
 impl Comparisons {
@@ -48,24 +49,32 @@ impl Comparisons {
     pub fn read(files: &[PathBuf], ties: Ties) -> Result<Self> {
         let mut all = Self::default();
         for file in files {
-            let before = all.rows.len();
+            let mut empty = true;
             for raw in source::open_columns(file, Some(&COLUMNS))? {
                 let raw = raw?;
+                empty = false;
                 let added = raw.object.and_then(|object| {
                     let row = judgment(&object)?;
                     refuse_doubt(&row, ties)?;
-                    all.add(&row.a, &row.b, row.preference, row.weight);
+                    match row.a == row.b {
+                        true => all.same += 1,
+                        false => all.add(&row.a, &row.b, row.preference, row.weight),
+                    }
                     Ok(())
                 });
                 added.map_err(|bad| raw.id.error(bad.message, bad.remedy))?;
             }
-            if all.rows.len() == before {
+            if empty {
                 return Err(Error::file(
                     file,
                     "holds no rows",
                     format!("expected are rows with the columns {EXPECTED}"),
                 ));
             }
+        }
+        if all.rows.is_empty() {
+            let message = format!("its pairs ({}) are all of one model with itself", all.same);
+            return Err(Error::file(named(files), message, "give pairs of different models"));
         }
         all.refuse_overflow(files)?;
         Ok(all)
@@ -99,6 +108,11 @@ impl Comparisons {
         &self.rows
     }
 
+    /// How many judged pairs were left out because both answers are one model's.
+    pub fn same(&self) -> usize {
+        self.same
+    }
+
     fn number(&mut self, item: &str) -> u32 {
         if let Some(number) = self.numbers.get(item) {
             return *number;
@@ -130,7 +144,7 @@ pub(super) fn named(files: &[PathBuf]) -> PathBuf {
     }
 }
 
-/// What one row says.
+/// What one row says; of a judged pair whose answers are one model's, `a` and `b` are the same.
 struct Judgment<'a> {
     a: Cow<'a, str>,
     b: Cow<'a, str>,
@@ -140,6 +154,11 @@ struct Judgment<'a> {
 
 fn judgment(row: &Map<String, Value>) -> Result<Judgment<'_>, BadRow> {
     let column = |name: &str| row.get(name).filter(|value| !value.is_null());
+    if let (Some(chosen), Some(rejected)) = (column("chosen_source"), column("rejected_source")) {
+        let (a, b) = (source_model("chosen_source", chosen)?, source_model("rejected_source", rejected)?);
+        let preference = column("preference").map_or(Ok(1.0), of_preference)?;
+        return Ok(Judgment { a, b, preference, weight: column("weight").map_or(Ok(1.0), of_weight)? });
+    }
     let (Some(a), Some(b)) = (column("a"), column("b")) else { return Err(missing(row)) };
     let (a, b) = (item("a", a)?, item("b", b)?);
     if a == b {
@@ -168,6 +187,18 @@ fn item<'a>(column: &str, value: &'a Value) -> Result<Cow<'a, str>, BadRow> {
         Value::String(name) => Ok(Cow::Borrowed(name)),
         Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Cow::Owned(number.to_string())),
         other => Err(wrong_type(column, "an item's name (a string)", other)),
+    }
+}
+
+/// The model that an answer of a judged pair came from.
+fn source_model<'a>(column: &str, source: &'a Value) -> Result<Cow<'a, str>, BadRow> {
+    match source.get("model") {
+        Some(model) => item(column, model),
+        None => Err(BadRow::new(
+            "no model",
+            format!("{column:?} names no \"model\""),
+            "add it, or write rows of \"a\", \"b\" and \"winner\"",
+        )),
     }
 }
 

@@ -156,6 +156,9 @@ fn notes(ranking: &Ranking, scale: Scale) -> Vec<String> {
         (None, Some(_)) => "intervals: normal, from the Hessian of the posterior density".to_owned(),
         (None, None) => "intervals: normal, from the Hessian of the log-likelihood".to_owned(),
     });
+    if ranking.same > 0 {
+        notes.push(format!("left out: {} of one model with itself", counted(ranking.same, "pair")));
+    }
     let fractions = ranking.items.iter().any(|item| item.tally.wins.fract() != 0.0);
     if fractions {
         notes.push("wins and losses: weights times preferences; ties: preferences of exactly 0.5".to_owned());
@@ -238,6 +241,7 @@ pub fn json(ranking: &Ranking, scale: Scale) -> Value {
         put("nu_upper", json!(nu.upper));
     }
     put("comparisons", json!(ranking.comparisons));
+    put("same_model_pairs", json!(ranking.same));
     put("weight", json!(ranking.weight));
     put("ties", json!(ranking.ties));
     put("pairs", json!(ranking.pairs));

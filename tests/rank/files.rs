@@ -194,6 +194,31 @@ fn names_cannot_disturb_the_terminal_or_the_picture() {
     assert!(error.contains("nowhere: no such directory; make it first"), "{error}");
 }
 
+/// What people and judges said of two models' answers ranks the models.
+#[test]
+fn judged_pairs_rank_the_models_that_wrote_them() {
+    let sandbox = Sandbox::new();
+    let pair = |chosen: &str, rejected: &str, more: &str| {
+        format!(
+            "{{\"prompt\":\"p\",\"chosen\":\"x\",\"rejected\":\"y\",\"chosen_source\":{{\"model\":\"{chosen}\",\"seed\":1}},\
+             \"rejected_source\":{{\"model\":\"{rejected}\"}}{more}}}\n"
+        )
+    };
+    let rows = [pair("sft", "dpo", ""), pair("dpo", "sft", ",\"preference\":0.8"), pair("dpo", "dpo", "")];
+    sandbox.write("rows.jsonl", rows.concat());
+    let table = sandbox.run(&["rank", "rows.jsonl"]).ok().stdout;
+    assert!(table.contains("2 comparisons of 2 items") && table.contains("left out: 1 pair of one model"), "{table}");
+    let found: Value = serde_json::from_str(&sandbox.run(&["rank", "rows.jsonl", "--json"]).ok().stdout).unwrap();
+    assert_eq!(found["items"][0]["item"], "sft");
+    // sft won 1.2 of 2.
+    let rating = found["items"][0]["rating"].as_f64().unwrap();
+    assert!((rating - 0.5 * (0.6f64 / 0.4).ln()).abs() < 1e-9, "{rating}");
+    let own = bad(&pair("dpo", "dpo", ""), Ties::BradleyTerry);
+    assert_eq!(own, "rows.jsonl: its pairs (1) are all of one model with itself; give pairs of different models");
+    let nameless = bad("{\"chosen_source\":{},\"rejected_source\":{\"model\":\"x\"}}", Ties::BradleyTerry);
+    assert!(nameless.starts_with("rows.jsonl:1: \"chosen_source\" names no \"model\"; add it"), "{nameless}");
+}
+
 /// Many items: no matrix in the table, a picture of bounded height in which not every row is named.
 #[test]
 fn many_items_are_shown_as_well_as_few() {
