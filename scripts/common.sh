@@ -11,6 +11,20 @@ fail() {
     exit 1
 }
 
+# The Chromium in which the page of `collimate annotate` is tested, or nothing. tests/annotate/browser.rs looks alike.
+find_chromium() {
+    local name
+    if [ -n "${COLLIMATE_CHROMIUM:-}" ]; then
+        say "$COLLIMATE_CHROMIUM"
+        return 0
+    fi
+    for name in chromium chromium-browser google-chrome chrome; do
+        if command -v "$name"; then
+            return 0
+        fi
+    done
+}
+
 # The Rust release that rust-toolchain.toml asks for, such as 1.95.0.
 wanted_rust() { sed -n 's/^channel *= *"\(.*\)"/\1/p' "$root/rust-toolchain.toml"; }
 

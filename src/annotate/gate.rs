@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, Request, uri::Authority};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// What every answer carries: nothing may be loaded, run, framed or sent anywhere else, and nothing is kept.
 const HEADERS: [(&str, &str); 8] = [
@@ -67,14 +67,15 @@ impl Gate {
         format!("/{}", self.path)
     }
 
-    /// The link to print, to an address that this machine's browser reaches.
+    /// The link to print: an address that other machines reach, where the server listens on all.
     pub fn link(&self) -> String {
         let ip = self.address.ip();
         let port = self.address.port();
+        let ip = if ip.is_unspecified() { outward(ip) } else { Some(ip) };
         let host = match ip {
-            _ if ip.is_unspecified() => self.machine.clone(),
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
+            None => self.machine.clone(),
+            Some(IpAddr::V4(ip)) => ip.to_string(),
+            Some(IpAddr::V6(ip)) => format!("[{ip}]"),
         };
         format!("http://{host}:{port}/?token={}", self.token)
     }
@@ -163,6 +164,14 @@ impl Gate {
         let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs.any(|(found, value)| found == name && is_same(value, &self.cookie))
     }
+}
+
+/// The address by which this machine would speak to others; asking the system for the way sends nothing.
+fn outward(any: IpAddr) -> Option<IpAddr> {
+    let elsewhere = if any.is_ipv4() { "192.0.2.1:9" } else { "[2001:db8::1]:9" };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(elsewhere).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Sets the headers that every answer carries.

@@ -129,6 +129,15 @@ fn write(args: &AnnotateArgs, pairs: &Pairs, votes: &Path) -> Result<()> {
     if judged.is_empty() {
         return Err(Error::file(votes, "holds no judgement", "judge pairs first: collimate annotate PAIRS"));
     }
+    let agreement = stats::of(&contents.book).agreement;
+    if let Some(same) = agreement.same {
+        let alpha = agreement.alpha.map_or("not defined".to_owned(), |alpha| format!("{alpha:.3}"));
+        let pairs = agreement.pairs;
+        tracing::info!(
+            "pairs that two or more judged: {pairs}, {:.0} % alike, Krippendorff's alpha {alpha}",
+            100.0 * same
+        );
+    }
     if let Some(path) = &args.export {
         let rows = export::preferences(pairs, &judged);
         let ties = rows.iter().filter(|row| row["preference"] == 0.5).count();

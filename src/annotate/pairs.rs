@@ -70,8 +70,8 @@ impl Pairs {
                 }
             }
         }
-        warn_of(path, &equal, "pairs of two equal sides are left out");
-        warn_of(path, &skipped, "rows that cannot be used are left out (--skip-bad-rows)");
+        warn_of(&equal, "rows with two equal sides");
+        warn_of(&skipped, "rows that cannot be used (--skip-bad-rows)");
         if list.is_empty() {
             let message = if equal.is_empty() && skipped.is_empty() { "holds no rows" } else { "holds no usable pair" };
             return Err(Error::file(
@@ -113,9 +113,9 @@ fn typed(number: usize, object: Map<String, Value>) -> Result<Pair, BadRow> {
     }
 }
 
-fn warn_of(path: &Path, rows: &[RowId], what: &str) {
+fn warn_of(rows: &[RowId], what: &str) {
     if let Some(first) = rows.first() {
-        tracing::warn!("{}: {} {what}, the first is {first}", path.display(), rows.len());
+        tracing::warn!("left out: {what}, {} in all, first {first}", rows.len());
     }
 }
 

@@ -310,8 +310,11 @@ fn bad_rows_are_named_and_equal_sides_left_out_with_a_word() {
     assert_eq!(pairs.list.iter().map(|pair| pair.number).collect::<Vec<_>>(), [2]);
     let server = Server::start(&sandbox, &["--skip-bad-rows"]);
     let words = std::fs::read_to_string(sandbox.path("stderr")).unwrap();
-    assert!(words.contains("1 pairs of two equal sides") && words.contains("pairs.jsonl:1"), "{words}");
-    assert!(words.contains("1 rows that cannot be used") && words.contains("pairs.jsonl:3"), "{words}");
+    assert!(words.contains("rows with two equal sides, 1 in all") && words.contains("pairs.jsonl:1"), "{words}");
+    assert!(
+        words.contains("rows that cannot be used (--skip-bad-rows), 1 in all") && words.contains("pairs.jsonl:3"),
+        "{words}"
+    );
     drop(server);
     for args in [
         &["annotate", "absent.jsonl"][..],

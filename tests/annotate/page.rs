@@ -451,3 +451,32 @@ fn a_screen_reader_finds_its_way() {
     assert_eq!(log.len(), 2);
     assert!(log[1]["choice"] != log[1]["left"]);
 }
+
+#[test]
+fn what_was_judged_in_the_browser_trains_a_reward_model_and_a_policy() {
+    let Some(mut browser) = Browser::start() else { return };
+    let sandbox = Sandbox::with_stages();
+    let server = Server::start(&sandbox, &ALONE);
+    let tab = enter(&mut browser, &server, "anna");
+    for at in 1..=10 {
+        press(&mut browser, &tab, ["ArrowLeft", "ArrowRight", "t"][at % 3], at);
+    }
+    server.kill();
+    sandbox.run(&["annotate", "pairs.jsonl", "--export", "prefs.jsonl"]).ok();
+    let rows = json_lines(&sandbox.path("prefs.jsonl"));
+    assert_eq!(rows.len(), 10);
+    assert_eq!(rows.iter().filter(|row| row["preference"] == 0.5).count(), 3);
+    let train = |stage: &str, output: &str| {
+        let output = format!("train.output={output}");
+        sandbox.stage(stage, &["data.train=prefs.jsonl", "train.log_every=1", &output]).ok();
+    };
+    train("reward", "judge");
+    train("dpo", "policy");
+    for run in ["judge", "policy"] {
+        let metrics = json_lines(&sandbox.path(run).join("metrics.jsonl"));
+        assert!(
+            metrics.iter().filter_map(|line| line.get("loss")).all(|loss| loss.as_f64().is_some_and(f64::is_finite))
+        );
+        assert!(sandbox.path(run).join("model.safetensors").is_file());
+    }
+}

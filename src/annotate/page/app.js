@@ -123,7 +123,7 @@ async function exclusively(request, saying, button) {
     take(await request(), saying);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    panels.notice(error.status === 409 ? error.message : `${error.message} (${error.status})`);
+    panels.notice(`Not saved: ${error.message}`);
     if (error.status === 409) {
       const words = error.message;
       take(await insist("next", { annotator: state.annotator }), "");
@@ -269,6 +269,10 @@ async function start() {
   byId("use-keys").checked = remember(localStorage, "collimate-keys") !== "off";
   byId("use-keys").addEventListener("change", () => {
     remember(localStorage, "collimate-keys", byId("use-keys").checked ? "on" : "off");
+  });
+  window.addEventListener("beforeunload", (event) => {
+    // A vote that is still on its way would be lost.
+    if (state.busy && !byId("notice").hidden) event.preventDefault();
   });
   const name = remember(sessionStorage, "collimate-annotator");
   await (name ? begin(name) : ask());

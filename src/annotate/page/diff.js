@@ -68,7 +68,8 @@ function match(left, right, fromLeft = 0, fromRight = 0) {
   const pairs = Array.from({ length: start }, (_, i) => [fromLeft + i, fromRight + i]);
   const innerLeft = left.slice(start, left.length - end);
   const innerRight = right.slice(start, right.length - end);
-  pairs.push(...inner(innerLeft, innerRight, fromLeft + start, fromRight + start));
+  // Not push(...): a long text has more words than a call may have arguments.
+  for (const pair of inner(innerLeft, innerRight, fromLeft + start, fromRight + start)) pairs.push(pair);
   for (let i = end; i > 0; i -= 1) {
     pairs.push([fromLeft + left.length - i, fromRight + right.length - i]);
   }
@@ -81,17 +82,16 @@ function inner(left, right, fromLeft, fromRight) {
     return table(left, right).map(([i, j]) => [fromLeft + i, fromRight + j]);
   }
   const anchors = rising(unique(left, right));
-  const pairs = [];
+  // Without an anchor nothing would be smaller than before: such stretches differ.
+  if (anchors.length === 0) return [];
+  let pairs = [];
   let [l, r] = [0, 0];
   for (const [i, j] of anchors) {
-    pairs.push(...match(left.slice(l, i), right.slice(r, j), fromLeft + l, fromRight + r), [fromLeft + i, fromRight + j]);
+    pairs = pairs.concat(match(left.slice(l, i), right.slice(r, j), fromLeft + l, fromRight + r));
+    pairs.push([fromLeft + i, fromRight + j]);
     [l, r] = [i + 1, j + 1];
   }
-  // Without an anchor nothing would be smaller than before: such stretches differ.
-  if (anchors.length > 0) {
-    pairs.push(...match(left.slice(l), right.slice(r), fromLeft + l, fromRight + r));
-  }
-  return pairs;
+  return pairs.concat(match(left.slice(l), right.slice(r), fromLeft + l, fromRight + r));
 }
 
 // The longest common subsequence by dynamic programming.
@@ -185,7 +185,7 @@ function tidy(pairs, leftLength, rightLength) {
     const before = Math.max(run[0][0] - end[0], run[0][1] - end[1]) - 1;
     const after = Math.max(next[0] - last[0], next[1] - last[1]) - 1;
     if (run.length <= CHANCE && before > run.length && after > run.length) return;
-    kept.push(...run);
+    for (const pair of run) kept.push(pair);
     end = last;
   });
   return kept;

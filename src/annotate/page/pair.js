@@ -88,7 +88,8 @@ function comparison(pair) {
 
 function fill(panel, list, marked) {
   const text = panel.querySelector(".text");
-  text.replaceChildren(...list.map((block, at) => turn(block, marked?.[at])));
+  text.replaceChildren();
+  list.forEach((block, at) => text.append(turn(block, marked?.[at])));
 }
 
 function turn(block, marked) {
@@ -99,7 +100,7 @@ function turn(block, marked) {
   }
   const said = element("p", "said");
   said.dir = "auto";
-  if (marked) said.append(...runs(marked));
+  if (marked) runs(marked).forEach((node) => said.append(node));
   else said.textContent = block.text;
   box.append(said);
   if (block.more !== undefined) box.append(element("pre", "more", block.more));
