@@ -44,7 +44,7 @@ const OVERLAP: f64 = 0.1;
     collimate annotate pairs.jsonl\n  \
     collimate annotate pairs.jsonl --overlap 1 --repeat 0.1     everybody judges all pairs, a tenth of them twice\n  \
     collimate annotate pairs.jsonl --export prefs.jsonl         rows for collimate reward and dpo\n  \
-    collimate annotate pairs.jsonl --comparisons votes.jsonl    rows for collimate rank"
+    collimate annotate pairs.jsonl --comparisons comps.jsonl    rows for collimate rank"
 )]
 pub struct AnnotateArgs {
     /// Pairs to judge, as collimate collect writes them
@@ -116,7 +116,7 @@ pub fn run(args: &AnnotateArgs) -> Result<()> {
     let begin = contents.begin;
     let (count, people) = (contents.book.len(), contents.book.stacks().count());
     tracing::info!("{}: {} pairs", args.pairs.display(), pairs.list.len());
-    tracing::info!("{}: {count} votes of {people} annotators so far", votes.display());
+    tracing::info!("{}: votes so far: {count}, annotators: {people}", votes.display());
     let numbers = pairs.list.iter().map(|pair| pair.number).collect();
     let plan = Plan::new(numbers, begin.seed, begin.repeat, begin.overlap);
     let desk = Desk::new(pairs, plan, log, contents.book, gate::secret(4)?);

@@ -80,7 +80,7 @@ async fn run(desk: Desk, host: IpAddr, port: u16, allowed: &[String], log: &str)
     let _ = stop.send(());
     let _ = tokio::time::timeout(GRACE, server).await;
     let (votes, people) = app.desk().counts();
-    let remedy = format!("{log} holds {votes} votes of {people} annotators; the same command goes on with them");
+    let remedy = format!("the same command goes on with {log} (votes: {votes}, annotators: {people})");
     Err(Error::Stopped { signal: number, name, remedy })
 }
 

@@ -11,6 +11,7 @@ const WELCOME: &str = "document.documentElement.dataset.screen === 'welcome'";
 /// A pair is shown and no request is under way.
 const READY: &str =
     "document.documentElement.dataset.screen === 'pair' && !('busy' in document.documentElement.dataset)";
+const WELCOME_OR_PAIR: &str = "['welcome', 'pair'].includes(document.documentElement.dataset.screen)";
 pub(super) const ENDED: &str =
     "document.documentElement.dataset.screen === 'end' && !('busy' in document.documentElement.dataset)";
 
@@ -400,10 +401,37 @@ fn a_server_that_goes_away_loses_no_vote() {
     let log = votes(&sandbox);
     assert_eq!(log.len(), 2, "once");
     assert!(log[1]["choice"] != log[1]["left"], "right, as pressed");
-    // After kill -9 the link is another; the page says so instead of waiting.
+    // After kill -9 the link is another: the page says so, and that the vote is not saved.
+    let port = server.address.split(':').nth(1).unwrap().to_owned();
     server.kill();
-    let again = Server::start(&sandbox, &[]);
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    browser.key(&tab, "ArrowRight");
+    browser.wait(&tab, "document.getElementById('notice').textContent.startsWith('Not saved yet')");
+    let again = Server::start(&sandbox, &["--port", &port]);
+    browser.wait(&tab, "document.getElementById('notice').textContent.startsWith('Not saved: Open the link')");
+    browser.open(&tab, &again.link, WELCOME_OR_PAIR);
     assert_eq!(again.next("anna")["done"], 2);
+    assert_eq!(votes(&sandbox).len(), 2);
+}
+
+#[test]
+fn another_person_at_the_same_window_sees_their_own_sides() {
+    let Some(mut browser) = Browser::start() else { return };
+    let sandbox = with_pairs(1);
+    let server = Server::start(&sandbox, &ALONE);
+    let left = |name: &str| server.next(name)["current"]["left"]["text"].as_str().unwrap().to_owned();
+    let other = ["ben", "carol", "dora", "emil", "finn", "greta"].into_iter().find(|name| left(name) != left("anna"));
+    let other = other.expect("six coins do not all fall alike with this seed");
+    let tab = enter(&mut browser, &server, "anna");
+    browser.key(&tab, "d");
+    assert_eq!(browser.text(&tab, "#left .said"), left("anna"));
+    browser.click(&tab, "#who");
+    browser.wait(&tab, WELCOME);
+    browser.type_text(&tab, other);
+    browser.key(&tab, "Enter");
+    browser.wait(&tab, READY);
+    assert_eq!(browser.text(&tab, "#who"), other);
+    assert_eq!(browser.text(&tab, "#left .said"), left(other));
 }
 
 #[test]

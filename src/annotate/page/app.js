@@ -196,9 +196,9 @@ const OPENS = {
 function onKey(event) {
   const screen = document.documentElement.dataset.screen;
   const open = document.querySelector("dialog[open]");
-  if (open || event.altKey || event.metaKey || !["pair", "end"].includes(screen)) return;
+  if (open || event.altKey || !["pair", "end"].includes(screen)) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (event.ctrlKey) {
+  if (event.ctrlKey || event.metaKey) {
     if (key !== "z" || event.shiftKey) return;
     event.preventDefault();
     undo();

@@ -3,7 +3,8 @@ import { compare, words } from "./diff.js";
 
 const panels = ["prompt", "left", "right"].map((id) => document.getElementById(id));
 const differences = document.getElementById("differences");
-const compared = new Map();
+// By the pair itself: under one key two people may see other sides.
+const compared = new WeakMap();
 let shown = null;
 
 /** Whether differences are marked. */
@@ -22,7 +23,7 @@ export function prepare(pair) {
 
 /** Shows a pair, from its beginning where it is a new one. */
 export function show(pair) {
-  const isNew = shown?.key !== pair.key;
+  const isNew = shown !== pair;
   shown = pair;
   const [prompt, left, right] = panels;
   const found = marking() ? comparison(pair) : null;
@@ -69,21 +70,20 @@ function blocks(content, isAnswer) {
 }
 
 function comparison(pair) {
-  if (!compared.has(pair.key)) {
-    if (compared.size > 8) compared.clear();
+  if (!compared.has(pair)) {
     const [left, right] = [pair.left, pair.right].map((content) => blocks(content).map((block) => words(block.text)));
     const found = compare(left.flat(), right.flat());
     const split = (lists, marked) => {
       let at = 0;
       return lists.map((list) => list.map((word) => ({ word, only: marked[at++] })));
     };
-    compared.set(pair.key, {
+    compared.set(pair, {
       alike: found.alike,
       left: split(left, found.left),
       right: split(right, found.right),
     });
   }
-  return compared.get(pair.key);
+  return compared.get(pair);
 }
 
 function fill(panel, list, marked) {
