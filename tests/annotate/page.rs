@@ -508,3 +508,46 @@ fn what_was_judged_in_the_browser_trains_a_reward_model_and_a_policy() {
         assert!(sandbox.path(run).join("model.safetensors").is_file());
     }
 }
+
+/// What is not marked is the same in both texts, word by word, whatever they are; and marks are few where changes are.
+const COMPARISONS: &str = "
+(async () => {
+  const { compare, words } = await import('./diff.js');
+  let state = 12345;
+  const below = (n) => { state = (Math.imul(state, 1103515245) + 12345) >>> 0; return (state >>> 8) % n; };
+  const solid = (list, marks) => list.filter((word, at) => word.trim() && !marks[at]).join(' ');
+  const bad = [];
+  let alike = 0;
+  for (let round = 0; round < 400; round += 1) {
+    const vocabulary = [2, 5, 40, 400][round % 4];
+    const left = Array.from({ length: below(60) }, () => ['.', 'w' + below(vocabulary)][below(6) ? 1 : 0]);
+    const right = left.flatMap((word) => [[word], [], [word, 'new'], ['other']][below(8) < 5 ? 0 : below(4)]);
+    const [a, b] = [words(left.join(' ')), words(right.join(' '))];
+    if (a.join('') !== left.join(' ')) bad.push(`cut: ${left}`);
+    const found = compare(a, b);
+    alike += found.alike;
+    if (found.left.length !== a.length || found.right.length !== b.length) bad.push(`length: ${left} ${right}`);
+    if (found.alike && solid(a, found.left) !== solid(b, found.right)) bad.push(`${left} / ${right}`);
+    if (left.join() === right.join() && found.left.concat(found.right).includes(true)) bad.push(`equal: ${left}`);
+  }
+  const long = Array.from({ length: 9000 }, (_, i) => `${i % 7 ? 'w' + below(3000) : 'unique' + i} `);
+  const other = long.flatMap((word, i) => (i % 500 === 250 ? ['changed '] : [word]));
+  const since = performance.now();
+  const found = compare(words(long.join('')), words(other.join('')));
+  const took = performance.now() - since;
+  const count = (marks) => marks.filter(Boolean).length;
+  return { bad, alike, took, marked: [count(found.left), count(found.right)] };
+})()";
+
+#[test]
+fn comparisons_keep_what_is_common_and_long_texts_are_compared_too() {
+    let Some(mut browser) = Browser::start() else { return };
+    let sandbox = with_pairs(1);
+    let server = Server::start(&sandbox, &ALONE);
+    let tab = enter(&mut browser, &server, "anna");
+    let found = browser.eval(&tab, &COMPARISONS.replace("./diff.js", &format!("{}/diff.js", server.base)));
+    assert_eq!(found["bad"], json!([]));
+    assert!(found["alike"].as_u64().unwrap() > 200, "{found}");
+    assert_eq!(found["marked"], json!([18, 18]), "9,000 words, 18 of them changed");
+    assert!(found["took"].as_f64().unwrap() < 5000.0, "{found}");
+}
