@@ -166,9 +166,14 @@ def transformers_generate(count: int) -> Callable:
     def run(setting: Setting) -> dict:
         job = {
             "model": str(setting.file("causal")), "rows": str(setting.file(f"prompts-{count}.jsonl")),
-            "tokens": NEW_TOKENS, "device": setting.device,
+            "device": setting.device,
         }
-        return sampled(*measure.python("transformers_generate.py", job, setting.work("transformers"), setting.env))
+        # Like collimate's: the difference of two processes, so that neither side has warmed up.
+        work = setting.work("transformers")
+        first, _ = measure.python("transformers_generate.py", job | {"tokens": 1}, work, setting.env)
+        raw, finished = measure.python("transformers_generate.py", job | {"tokens": NEW_TOKENS}, work, setting.env)
+        seconds = (raw["whole"] - first["whole"]) / (NEW_TOKENS - 1)
+        return sampled(raw | {"first": first["whole"], "token_seconds": seconds}, finished)
 
     return run
 

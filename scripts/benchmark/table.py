@@ -99,8 +99,7 @@ def notes(about: dict, measured: list) -> list[str]:
         "of one minibatch, a reward model of the policy's shape. TRL's value network is a second model of that shape; "
         "collimate's value head stands on the policy's backbone.",
         f"Sampling: {cases.NEW_TOKENS} tokens a prompt at temperature 1 from the whole vocabulary, all prompts in one "
-        f"batch: time of {cases.NEW_TOKENS} tokens less that of one, by token; transformers within one process after a "
-        "warm-up call, collimate as the difference of two processes.",
+        f"batch: time of {cases.NEW_TOKENS} tokens less that of one, by token, each in a process of its own.",
         "Start: from the start of the process to the first step, the model in the page cache, after one start that "
         "does not count.",
     ]
