@@ -16,6 +16,8 @@ const HIGHEST: f64 = 1500.0;
 const ROW: f64 = 24.0;
 /// Names and numbers need so much height.
 const LEGIBLE: f64 = 14.0;
+/// In lower rows points would touch: a line joins the ratings instead.
+const POINTS: f64 = 8.0;
 /// The most items between whom probabilities are drawn.
 const MATRIX: usize = 16;
 const CELL: f64 = 46.0;
@@ -28,7 +30,7 @@ pub fn ranking_svg(ranking: &Ranking, scale: Scale) -> String {
     let cell = plan.cell();
     let height = if matrix { below + 62.0 + cell * ranking.items.len() as f64 + MARGIN } else { below };
     let mut svg = Svg::new(WIDTH, height);
-    svg.text((MARGIN, 30.0), &format!("Ratings of {} items", ranking.items.len()), bold(17.0));
+    svg.text((MARGIN, 30.0), &format!("Ratings of {} items", show::grouped(ranking.items.len())), bold(17.0));
     svg.text((MARGIN, 52.0), &svg::fit(&show::headline(ranking), SIZE, WIDTH - 2.0 * MARGIN), faint(SIZE, Hold::Start));
     plan.frame(&mut svg);
     plan.rows(&mut svg);
@@ -110,13 +112,17 @@ impl<'a> Plan<'a> {
     fn rows(&self, svg: &mut Svg) {
         // Where rows are too low for words, every so many of them are named.
         let every = (LEGIBLE / self.row).ceil().max(1.0) as usize;
+        let mut values = Vec::with_capacity(self.names.len());
         for (place, item) in self.ranking.items.iter().enumerate() {
             let y = TOP + self.row * (place as f64 + 0.5);
             let [lower, value, upper] =
                 [item.rating.lower, item.rating.value, item.rating.upper].map(|v| self.x.place(self.scale.of(v)));
             let pen = Pen { colour: COLOUR, width: (self.row * 0.3).clamp(0.4, 1.6), dash: "" };
             svg.line((lower, y), (upper, y), pen);
-            svg.marker((value, y), Shape::Circle, (self.row * 0.22).clamp(0.9, 5.0), COLOUR, false);
+            values.push((value, y));
+            if self.row >= POINTS {
+                svg.marker((value, y), Shape::Circle, self.row.min(22.0) * 0.22, COLOUR, false);
+            }
             let base = y + SIZE * 0.35;
             if place % every == 0 {
                 svg.text((MARGIN + 36.0, base), &(place + 1).to_string(), faint(SIZE - 1.0, Hold::End));
@@ -125,6 +131,9 @@ impl<'a> Plan<'a> {
             if self.row >= LEGIBLE {
                 svg.text((self.right + 12.0, base), &self.figures(item.rating), faint(SIZE - 0.5, Hold::Start));
             }
+        }
+        if self.row < POINTS {
+            svg.path(&values, Pen { colour: INK, width: 1.2, dash: "" });
         }
     }
 
@@ -156,20 +165,19 @@ impl<'a> Plan<'a> {
                 if column == row {
                     continue;
                 }
-                let colour = if (win - 0.5).abs() > 0.42 { "#ffffff" } else { INK };
-                let words = Words { size, colour, hold: Hold::Middle, bold: false };
+                let words = Words { size, ..ink(Hold::Middle) };
                 svg.text((x + cell * 0.5, y + cell * 0.5 + size * 0.35), &format!("{:.0}", 100.0 * win), words);
             }
         }
     }
 }
 
-/// From orange (never) over white (even) to blue (always).
+/// From orange (never) over white (even) to blue (always), light enough everywhere for dark figures.
 fn shade(probability: f64) -> String {
     let (full, share) = if probability < 0.5 {
-        ([181.0, 84.0, 0.0], 1.0 - 2.0 * probability)
+        ([226.0, 144.0, 66.0], 1.0 - 2.0 * probability)
     } else {
-        ([0.0, 98.0, 155.0], 2.0 * probability - 1.0)
+        ([78.0, 158.0, 208.0], 2.0 * probability - 1.0)
     };
     let part = |channel: f64| (255.0 + (channel - 255.0) * share.clamp(0.0, 1.0)).round() as u8;
     let [red, green, blue] = full.map(part);

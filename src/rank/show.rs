@@ -217,7 +217,7 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 /// A count with commas.
-fn grouped(count: usize) -> String {
+pub fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
