@@ -3,6 +3,7 @@ use super::model::{Prior, Ties};
 use super::ranking::{Estimate, Ranked, Ranking};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
+use unicode_width::UnicodeWidthStr;
 
 /// The most items whose probabilities the table shows.
 pub const MATRIX_IN_TABLE: usize = 12;
@@ -127,10 +128,10 @@ fn rows(ranking: &Ranking, scale: Scale) -> Vec<String> {
 
 /// Columns under each other, numbers to the right and the column `words` to the left.
 fn aligned<const N: usize>(cells: &[[String; N]], words: usize) -> Vec<String> {
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| cells.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let cell = |(column, text): (usize, &String)| {
-        let space = " ".repeat(widths[column] - text.chars().count());
+        let space = " ".repeat(widths[column] - text.width());
         if column == words { format!("{text}{space}") } else { format!("{space}{text}") }
     };
     let row = |row: &[String; N]| format!(" {}", row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  "));
@@ -176,7 +177,7 @@ fn matrix(ranking: &Ranking) -> Vec<String> {
     };
     let items = ranking.items.len();
     let names: Vec<String> = ranking.items.iter().map(|item| name(&item.item, WIDEST_NAME)).collect();
-    let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let widest = names.iter().map(|name| name.width()).max().unwrap_or(0);
     let rest =
         if ranking.ties > 0.0 && ranking.model.ties == Ties::Davidson { "; the rest to 100 is a tie" } else { "" };
     let mut lines = vec![format!("probability that the row beats the column, %{rest}")];
@@ -184,7 +185,7 @@ fn matrix(ranking: &Ranking) -> Vec<String> {
     let digits = items.to_string().len();
     lines.push(format!(" {:digits$}  {:widest$}{head}", "", ""));
     for (i, name) in names.iter().enumerate() {
-        let space = " ".repeat(widest - name.chars().count());
+        let space = " ".repeat(widest - name.width());
         let row: String = (0..items).map(|j| format!("{:>6}", of(i, j))).collect();
         lines.push(format!(" {:>digits$}  {name}{space}{row}", i + 1));
     }
@@ -195,10 +196,18 @@ fn matrix(ranking: &Ranking) -> Vec<String> {
 pub fn name(name: &str, most: usize) -> String {
     let shown: String =
         name.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect();
-    if shown.chars().count() <= most {
+    if shown.width() <= most {
         return shown;
     }
-    shown.chars().take(most.saturating_sub(3)).chain("...".chars()).collect()
+    let mut cut = String::new();
+    for c in shown.chars() {
+        cut.push(c);
+        if cut.width() + 3 > most {
+            cut.pop();
+            break;
+        }
+    }
+    cut + "..."
 }
 
 /// A sum of weights: whole numbers as such.

@@ -4,6 +4,7 @@ use crate::support::sandbox::Sandbox;
 use collimate::rank::model::Ties;
 use collimate::rank::read::Comparisons;
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
 const GOOD: &str = "{\"a\":\"x\",\"b\":\"y\",\"winner\":\"a\"}\n{\"a\":\"y\",\"b\":\"x\",\"winner\":\"a\"}\n\
     {\"a\":\"x\",\"b\":\"z\",\"winner\":\"tie\"}\n";
@@ -192,6 +193,19 @@ fn names_cannot_disturb_the_terminal_or_the_picture() {
     assert!(sandbox.path("ranking.svg").is_file() && sandbox.path("ranking.png").is_file());
     let error = sandbox.run(&["rank", "rows.jsonl", "--plot", "nowhere/picture"]).refused(2);
     assert!(error.contains("nowhere: no such directory; make it first"), "{error}");
+}
+
+#[test]
+fn columns_stay_in_line_whatever_the_script_of_a_name() {
+    let sandbox = Sandbox::new();
+    sandbox.write("rows.jsonl", GOOD.replace("\"x\"", "\"日本語モデル\"").replace("\"y\"", "\"é̂\""));
+    let table = sandbox.run(&["rank", "rows.jsonl"]).ok().stdout;
+    let rows: Vec<usize> = table.lines().skip(3).take(4).map(UnicodeWidthStr::width).collect();
+    assert!(rows.iter().all(|width| *width == rows[0]), "{rows:?}: {table}");
+    let long = "語".repeat(60);
+    sandbox.write("rows.jsonl", GOOD.replace("\"x\"", &format!("\"{long}\"")));
+    let table = sandbox.run(&["rank", "rows.jsonl"]).ok().stdout;
+    assert!(table.contains(&format!(" {}...  ", "語".repeat(18))), "{table}");
 }
 
 /// What people and judges said of two models' answers ranks the models.
