@@ -266,6 +266,14 @@ fn a_phone_has_one_column_no_sideways_scroll_and_buttons_at_the_thumb() {
     let columns = "document.getElementById('left').getBoundingClientRect().bottom <= document.getElementById('right').getBoundingClientRect().top";
     let buttons = "[...document.querySelectorAll('.actions button')].map((e) => e.getBoundingClientRect())\
                    .every((r) => r.height >= 44 && r.width >= 44 && r.bottom <= innerHeight && r.top > innerHeight / 2)";
+    for (width, height, phone) in
+        [(320, 568, true), (768, 1024, true), (900, 600, false), (721, 600, false), (1920, 1080, false)]
+    {
+        browser.look(&tab, width, height, phone, "light");
+        assert_eq!(browser.eval(&tab, sideways), 0, "{width}");
+        assert_eq!(browser.eval(&tab, inside), "", "{width}");
+    }
+    browser.look(&tab, 390, 844, true, "light");
     for done in 1..=2 {
         browser.eval(&tab, "window.scrollTo(0, 3000)");
         assert_eq!(browser.eval(&tab, sideways), 0);
