@@ -100,6 +100,26 @@ impl Server {
         answer.json()
     }
 
+    /// Votes as long as the server lives: the id of a vote that was acknowledged.
+    pub fn try_vote(&self, annotator: &str, choice: &str) -> Option<String> {
+        let try_post = |route: &str, body: &Value| -> Option<Value> {
+            let origin = format!("http://{}", self.address);
+            let headers = [
+                ("Host", self.address.as_str()),
+                ("Cookie", &self.cookie),
+                ("Origin", &origin),
+                ("Content-Type", "application/json"),
+            ];
+            let path = format!("{}{route}", self.base);
+            let answer = try_send(&self.address, "POST", &path, &headers, body.to_string().as_bytes())?;
+            (answer.status == 200).then(|| answer.json())
+        };
+        let key = try_post("/api/next", &json!({ "annotator": annotator }))?["current"]["key"].clone();
+        let ballot = ballot(annotator, &key, choice);
+        try_post("/api/vote", &ballot)?;
+        Some(ballot["vote"].as_str()?.to_owned())
+    }
+
     /// Takes an annotator's last vote back; the answer.
     pub fn undo(&self, annotator: &str) -> Answer {
         self.post("/api/undo", json!({ "annotator": annotator, "undo": id() }))
@@ -110,6 +130,12 @@ impl Server {
         self.child.id()
     }
 
+    /// Sends a signal by name and goes on.
+    pub fn tell(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// Ends it as kill -9 does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -118,8 +144,7 @@ impl Server {
 
     /// Sends a signal by name and waits; the exit status.
     pub fn signal(mut self, name: &str) -> Option<i32> {
-        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().unwrap();
-        assert!(sent.success());
+        self.tell(name);
         self.child.wait().unwrap().code()
     }
 }
@@ -147,24 +172,31 @@ pub fn id() -> String {
 
 /// Sends a request with just these headers and reads the answer to its end.
 pub fn send(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
+    try_send(address, method, path, headers, body).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+}
+
+/// As [`send`]; none where there is nobody, or whoever it is ends in the middle of the answer.
+fn try_send(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
     if !body.is_empty() || method == "POST" {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
-    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
     // The server may answer and close before it has read all of a body that is too large.
     let _ = stream.write_all(body);
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {path}: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let header = |line: &str| line.split_once(": ").map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()));
-    Answer { status, headers: lines.filter_map(header).collect(), body: body.to_owned() }
+    let answer = Answer { status, headers: lines.filter_map(header).collect(), body: body.to_owned() };
+    let whole = answer.header("content-length").is_none_or(|length| length.parse() == Ok(answer.body.len()));
+    whole.then_some(answer)
 }
 
 /// A sandbox with `pairs.jsonl`: `count` pairs "prompt i", "a of i", "b of i", with sources.

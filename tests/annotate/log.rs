@@ -64,6 +64,31 @@ fn acknowledged_votes_survive_kill_9_and_the_work_goes_on_where_it_was() {
 }
 
 #[test]
+fn kill_9_in_the_middle_of_voting_loses_no_acknowledged_vote() {
+    let sandbox = with_pairs(400);
+    let (mut acknowledged, mut rounds) = (Vec::new(), 0);
+    while rounds < 6 {
+        let server = Server::start(&sandbox, if rounds == 0 { &ALONE } else { &[] });
+        let pid = server.pid();
+        // Between 5 and 80 ms of voting, then the end, wherever that is.
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(5 + 15 * rounds));
+            std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        });
+        while let Some(vote) = server.try_vote("anna", "left") {
+            acknowledged.push(vote);
+        }
+        killer.join().unwrap();
+        rounds += 1;
+    }
+    assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    let stand = opened(&sandbox).unwrap();
+    let logged: Vec<Value> = votes_in(&sandbox).iter().map(|vote| vote["vote"].clone()).collect();
+    assert!(acknowledged.iter().all(|vote| logged.contains(&json!(vote))));
+    assert!((acknowledged.len()..=acknowledged.len() + 6).contains(&stand), "at most one a round without its answer");
+}
+
+#[test]
 fn a_log_cut_anywhere_in_its_last_line_keeps_the_lines_before_and_the_half_line_beside() {
     let sandbox = with_pairs(4);
     let server = Server::start(&sandbox, &ALONE);

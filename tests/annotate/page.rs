@@ -423,6 +423,26 @@ fn a_server_that_goes_away_loses_no_vote() {
 }
 
 #[test]
+fn a_vote_whose_answer_does_not_come_is_sent_again_and_counts_once() {
+    let Some(mut browser) = Browser::start() else { return };
+    let sandbox = with_pairs(4);
+    let server = Server::start(&sandbox, &ALONE);
+    let tab = enter(&mut browser, &server, "anna");
+    // The server is asleep until the page has lost its patience; then it gets the vote twice.
+    server.tell("STOP");
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    browser.key(&tab, "ArrowRight");
+    browser.wait(&tab, "document.getElementById('notice').textContent.startsWith('Not saved yet')");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    server.tell("CONT");
+    browser.wait(&tab, "document.getElementById('count').textContent === '1 of 4'");
+    assert_eq!(browser.eval(&tab, "document.getElementById('notice').hidden"), true);
+    assert_eq!(votes(&sandbox).len(), 1);
+    press(&mut browser, &tab, "ArrowLeft", 2);
+    assert_eq!(votes(&sandbox).len(), 2);
+}
+
+#[test]
 fn another_person_at_the_same_window_sees_their_own_sides() {
     let Some(mut browser) = Browser::start() else { return };
     let sandbox = with_pairs(1);

@@ -7,6 +7,8 @@ const byId = (id) => document.getElementById(id);
 // A key that is still held down from the last pair must not judge this one.
 const BLIND_MS = 120;
 const PATIENCE_MS = [500, 1000, 2000, 4000];
+// After a sleep or a change of network a request may wait for an answer that never comes.
+const ANSWER_MS = 8000;
 const WORDS = { left: "Left", right: "Right", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
 
 const state = { annotator: null, about: null, current: null, upcoming: null, last: null, busy: false, done: 0, left: 0 };
@@ -27,6 +29,8 @@ async function post(route, body) {
     body: JSON.stringify(body ?? {}),
     cache: "no-store",
     credentials: "same-origin",
+    redirect: "error",
+    signal: AbortSignal.timeout(ANSWER_MS),
   });
   if (answer.ok) return answer.json();
   const text = await answer.text();
