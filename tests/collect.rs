@@ -135,11 +135,17 @@ fn two_models_meet_and_templates_make_prompts() {
     for pair in collect(&sandbox, &[&models, "collect.between_models=true", "collect.samples=2", "collect.limit=4"]) {
         assert_ne!(pair["a_source"]["fingerprint"], pair["b_source"]["fingerprint"]);
     }
-    let article = |i: usize| row(json!({"article": format!("News of day {i} <b>"), "id": i}));
+    let article =
+        |i: usize| row(json!({"article": format!("News of day {i} <b>"), "id": i, "a": "a column of its own"}));
     sandbox.rows("articles.jsonl", &(0..5).map(article).collect::<Vec<_>>());
     let template = "collect.template={{ article }} TL;DR:";
     let pairs = collect(&sandbox, &["collect.prompts=articles.jsonl", template, "collect.pairs=1"]);
     let prompts: Vec<&str> = pairs.iter().map(|pair| pair["prompt"].as_str().unwrap()).collect();
+    for (at, pair) in pairs.iter().enumerate() {
+        assert_eq!((&pair["id"], &pair["article"]), (&json!(at), &json!(format!("News of day {at} <b>"))));
+        assert_eq!(pair["a_source"]["row"], at + 1);
+        assert_ne!(pair["a"], "a column of its own");
+    }
     assert_eq!(prompts, (0..5).map(|i| format!("News of day {i} <b> TL;DR:")).collect::<Vec<_>>());
     let refusal = |overrides: &[&str], code| {
         let args: Vec<&str> =
@@ -149,7 +155,7 @@ fn two_models_meet_and_templates_make_prompts() {
         line
     };
     let line = refusal(&["collect.prompts=articles.jsonl", "collect.template={{ story }}"], 2);
-    assert!(line.contains("articles.jsonl:1") && line.contains("article, id"), "{line}");
+    assert!(line.contains("articles.jsonl:1") && line.contains("article, id, a;"), "{line}");
     let line = refusal(&["collect.prompts=articles.jsonl", "collect.template={{ article"], 2);
     assert!(line.contains("collect.template"), "{line}");
 }
@@ -161,11 +167,16 @@ fn what_cannot_work_is_refused_with_the_remedy() {
         let args: Vec<&str> = ["collect", "collect.toml"].iter().chain(overrides).copied().collect();
         sandbox.run(&args).refused(2)
     };
+    let model = golden("models/gpt2-tiny");
+    let twice = format!("collect.models=[{model:?}, {:?}]", model.join("../gpt2-tiny"));
     for (overrides, says) in [
         (vec!["collect.labels=mu"], "collect.judge"),
         (vec!["collect.samples=1"], "at least 2"),
         (vec!["collect.between_models=true"], "two models"),
         (vec!["collect.tie=0.5"], "[0, 0.5)"),
+        (vec!["collect.samples=100000000000"], "at most 10000"),
+        (vec!["collect.samples=9223372036854775807"], "at most 10000"),
+        (vec![&twice], "twice"),
         (vec!["collect.judge=[]"], "is empty"),
         (vec!["collect.judge=[\"no-such-program\"]"], "no-such-program"),
         (vec!["collect.judge=nowhere/model"], "nowhere/model"),
@@ -182,6 +193,29 @@ fn what_cannot_work_is_refused_with_the_remedy() {
     sandbox.write("pairs_out.jsonl", "mine");
     assert!(refusal(&[]).contains("exists already"));
     assert_eq!(std::fs::read_to_string(sandbox.path("pairs_out.jsonl")).unwrap(), "mine");
+}
+
+#[test]
+fn a_judge_that_fails_late_leaves_the_pairs_and_one_that_fails_early_no_work() {
+    let sandbox = sandbox("judge = [\"python3\", \"judge.py\"]\n");
+    let fails = |after: usize| {
+        let program = format!(
+            "import sys\nfor at, line in enumerate(sys.stdin):\n    \
+             print('rubbish' if at >= {after} else at, flush=True)\n"
+        );
+        sandbox.write("judge.py", program);
+        let ran = sandbox.run(&["collect", "collect.toml"]);
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        assert!(!sandbox.path("pairs_out.jsonl").exists());
+        ran.stderr
+    };
+    let early = fails(0);
+    assert!(early.contains("rubbish") && !early.contains("sampling"), "{early}");
+    assert!(!sandbox.path("pairs_out.unjudged.jsonl").exists());
+    let late = fails(20);
+    assert!(late.contains("rubbish") && late.contains("pairs_out.unjudged.jsonl"), "{late}");
+    let kept = json_lines(&sandbox.path("pairs_out.unjudged.jsonl"));
+    assert!(kept.len() > 20 && kept.iter().all(|pair| pair.contains_key("a") && pair.contains_key("a_source")));
 }
 
 #[test]
@@ -227,4 +261,8 @@ fn models_are_compared_by_a_judge_for_a_ranking() {
     let twice =
         ["evaluate", "--model", names[0], "--against", names[0], "--reward", "rewarder", "--data", "prompts.jsonl"];
     assert!(sandbox.run(&twice).refused(2).contains("itself"));
+    let spelt =
+        ["evaluate", "--model", "tuned", "--against", "./tuned/", "--reward", "rewarder", "--data", "prompts.jsonl"];
+    assert!(sandbox.run(&spelt).refused(2).contains("itself"));
+    assert!(sandbox.run(&["validate", "collect.toml"]).refused(2).contains("`collimate collect`"));
 }

@@ -1,5 +1,6 @@
 //! Conversational rows through every stage and command, packed files, weights and rows on disk, as a user runs them.
 #![allow(clippy::unwrap_used)]
+use crate::support::golden;
 use crate::support::sandbox::{Sandbox, json_lines};
 use crate::train::resume::{as_if_killed, assert_same_run};
 use serde_json::{Map, Value, json};
@@ -125,6 +126,11 @@ fn collected(sandbox: &Sandbox) {
         assert_eq!((&row["prompt"][0]["role"], &row["chosen"][0]["role"]), (&json!("user"), &json!("assistant")));
     }
     sandbox.stage("reward", &["model.path=sft", "data.train=collected.jsonl", "train.output=from-collected"]).ok();
+    let plain = golden("models/gpt2-tiny");
+    let base =
+        ["collect", "collect.toml", "collect.output=plain.jsonl", &format!("collect.models={}", plain.display())];
+    assert!(sandbox.run(&base).refused(2).contains("collect.chat_template"));
+    sandbox.run(&[&base[..], &["collect.chat_template=template.jinja"]].concat()).ok();
     let refusal = collect("rewarder", "other.jsonl").refused(2);
     assert!(refusal.contains("no chat template"), "{refusal}");
 }

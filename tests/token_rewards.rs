@@ -131,4 +131,5 @@ fn models_without_rewards_a_token_are_refused() {
     let language_model = golden("models/gpt2-tiny");
     assert!(run(language_model.to_str().unwrap(), &["--per-token"]).contains("logprobs"));
     assert!(run("rewarder", &["--per-token", "--html", "rows.jsonl"]).contains("exists already"));
+    assert!(run("rewarder", &["--per-token", "--html", "new", "--output", "./new"]).contains("one file"));
 }

@@ -1,7 +1,7 @@
 //! Completions of every prompt by every model, one model in memory at a time. Owns where a completion came from.
 use crate::config::collect::CollectSection;
-use crate::data::{Located, Prompt, Row};
-use crate::error::Result;
+use crate::data::{Content, Located, Prompt, Row};
+use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::assess::{columns, encode_for, sample};
@@ -11,6 +11,7 @@ use crate::train::durable::hex;
 use crate::train::progress::Progress;
 use crate::{hub, rollout, seed};
 use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
 
 /// An answer to a prompt.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub struct Completion {
     pub tokens: usize,
     /// Whether it ended by itself.
     pub finished: bool,
-    /// Where it came from: model, fingerprint, seed, temperature, sample.
+    /// Where it came from: model, fingerprint, seed and the seed of its model's draws, sampling, sample, row of the prompt.
     pub source: Map<String, Value>,
 }
 
@@ -39,21 +40,35 @@ pub struct Completion {
 /// the batch.
 ///
 /// # Errors
-/// A model that cannot be opened; a prompt that it cannot read.
+/// A model that cannot be opened or is named twice; a prompt that it cannot read.
 pub fn sample_all(c: &CollectSection, rows: &[Located], options: &LoadOptions) -> Result<Vec<Completion>> {
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for name in &c.models {
+        let dir = hub::resolve_model(name)?;
+        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        if dirs.contains(&dir) {
+            let message = format!("collect.models names {name} twice");
+            return Err(Error::usage(message, "raise collect.samples for more completions of one model"));
+        }
+        dirs.push(dir);
+    }
     let mut all = Vec::new();
-    for number in 0..c.models.len() {
-        all.extend(sample_one(c, number, rows, options)?);
+    for (number, dir) in dirs.iter().enumerate() {
+        all.extend(sample_one(c, (number, dir), rows, options)?);
     }
     Ok(all)
 }
 
-fn sample_one(c: &CollectSection, number: usize, rows: &[Located], options: &LoadOptions) -> Result<Vec<Completion>> {
+fn sample_one(
+    c: &CollectSection,
+    (number, dir): (usize, &Path),
+    rows: &[Located],
+    options: &LoadOptions,
+) -> Result<Vec<Completion>> {
     let name = &c.models[number];
-    let dir = hub::resolve_model(name)?;
-    let tokenizer = Tokenizer::from_dir(&dir)?;
-    let model = CausalLm::from_pretrained(&dir, options)?;
-    tokenizer.check_vocab(model.dims().vocab, &dir)?;
+    let tokenizer = open_tokenizer(c, dir, rows)?;
+    let model = CausalLm::from_pretrained(dir, options)?;
+    tokenizer.check_vocab(model.dims().vocab, dir)?;
     let mut prompts = encode_for(&model, &tokenizer, rows, c.max_new_tokens)?;
     prompts.iter_mut().zip(rows).for_each(|(prompt, row)| whole(prompt, row));
     let generate = GenerateOptions {
@@ -69,11 +84,12 @@ fn sample_one(c: &CollectSection, number: usize, rows: &[Located], options: &Loa
         Ok(())
     })?;
     drop(progress);
-    let fingerprint = hex(&fingerprint(&dir)?);
+    let fingerprint = hex(&fingerprint(dir)?);
     let completion = |(at, drawn): (usize, rollout::assess::Sample)| {
         let source = json!({
             "model": name, "fingerprint": fingerprint, "seed": c.seed, "temperature": c.temperature,
-            "sample": at % c.samples,
+            "sample": at % c.samples, "top_k": c.top_k, "top_p": c.top_p, "max_new_tokens": c.max_new_tokens,
+            "draws": generate.seed, "row": rows[drawn.prompt].id.number,
         });
         Completion {
             prompt: drawn.prompt,
@@ -87,6 +103,28 @@ fn sample_one(c: &CollectSection, number: usize, rows: &[Located], options: &Loa
         }
     };
     Ok(drawn.into_iter().enumerate().map(completion).collect())
+}
+
+/// The model's tokenizer; its own chat template goes before `collect.chat_template`.
+fn open_tokenizer(c: &CollectSection, dir: &Path, rows: &[Located]) -> Result<Tokenizer> {
+    let mut tokenizer = Tokenizer::from_dir(dir)?;
+    if tokenizer.chat()?.is_some() {
+        return Ok(tokenizer);
+    }
+    if let Some(template) = &c.chat_template {
+        tokenizer.set_chat_template(template.as_ref(), dir)?;
+    } else if rows.iter().any(is_conversation) {
+        let message = "this model has no chat template, and the prompts are conversations";
+        return Err(Error::file(dir, message, "name a template in collect.chat_template"));
+    }
+    Ok(tokenizer)
+}
+
+fn is_conversation(located: &Located) -> bool {
+    matches!(
+        &located.row,
+        Row::Prompt(Content::Messages(_)) | Row::PromptCompletion { prompt: Content::Messages(_), .. }
+    )
 }
 
 /// A row shows the whole prompt, also where a model's context cut it: the other models' pairs have the same one.

@@ -5,6 +5,7 @@ use crate::config::collect::{CollectSection, Judge, JudgeLabels};
 use crate::data::{Located, Prompt, Row};
 use crate::error::Result;
 use crate::model::LoadOptions;
+use crate::rollout::assess::answered;
 use crate::rollout::command::CommandScorer;
 use crate::rollout::scorer::{RewardScorer, Scorer};
 use crate::train::progress::Progress;
@@ -42,7 +43,10 @@ pub fn open(c: &CollectSection, first: &Located, options: &LoadOptions) -> Resul
         }
         Judge::Program(command) => {
             let keys = ("collect.judge", "collect.judge_timeout");
-            Box::new(CommandScorer::start(command, Duration::from_secs_f64(c.judge_timeout), keys)?)
+            let mut scorer = CommandScorer::start(command, Duration::from_secs_f64(c.judge_timeout), keys)?;
+            // Its answer to this one row is not used; a program that gives none is not to cost hours of sampling.
+            scorer.score_rows(&[answered(&question(first), "yes")], &|| Ok(()))?;
+            Box::new(scorer)
         }
     };
     Ok(Some(Opened { scorer }))

@@ -18,6 +18,7 @@ use crate::train::durable;
 use completions::Completion;
 use judge::Label;
 use pairs::Pair;
+use prompts::Prompts;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -30,8 +31,8 @@ pub fn run(config: &CollectConfig) -> Result<()> {
     let output = Path::new(&c.output);
     durable::check_new(output)?;
     let options = load_options(c)?;
-    let rows = prompts::read(c)?;
-    // Before hours of sampling: a judge that is not there is seen at once.
+    let Prompts { rows, more } = prompts::read(c)?;
+    // Before hours of sampling: a judge that does not answer is seen at once.
     let mut judge = judge::open(c, &rows[0], &options)?;
     let completions = completions::sample_all(c, &rows, &options)?;
     let (pairs, counts) = pairs::make(c, rows.len(), &completions);
@@ -39,8 +40,17 @@ pub fn run(config: &CollectConfig) -> Result<()> {
         let message = format!("{} completions of {} prompts make no pair", completions.len(), rows.len());
         return Err(Error::usage(message, counts.remedy()));
     }
-    let labels = judge.as_mut().map(|judge| judge.label(c, &completions, &pairs)).transpose()?;
-    write(output, &completions, &pairs, labels.as_deref())?;
+    let made = Made { completions: &completions, pairs: &pairs, more: &more };
+    let labels = match judge.as_mut().map(|judge| judge.label(c, &completions, &pairs)).transpose() {
+        Ok(labels) => labels,
+        Err(error) => {
+            let kept = output.with_extension("unjudged.jsonl");
+            made.write(&kept, None)?;
+            tracing::warn!("the judge failed; the pairs are kept unjudged in {}", kept.display());
+            return Err(error);
+        }
+    };
+    made.write(output, labels.as_deref())?;
     report(c, rows.len(), &completions, &counts, labels.as_deref());
     Ok(())
 }
@@ -59,17 +69,27 @@ fn load_options(c: &CollectSection) -> Result<LoadOptions> {
     })
 }
 
-fn write(output: &Path, completions: &[Completion], pairs: &[Pair], labels: Option<&[Label]>) -> Result<()> {
-    let mut text = String::new();
-    for (at, pair) in pairs.iter().enumerate() {
-        let (a, b) = (&completions[pair.a], &completions[pair.b]);
-        let row = match labels {
-            None => row(a, ["a", "b"], [(a, None), (b, None)]),
-            Some(labels) => judged_row(a, b, &labels[at]),
-        };
-        text += &(Value::Object(row).to_string() + "\n");
+/// What is written: pairs of completions, with further columns of each prompt's row.
+struct Made<'a> {
+    completions: &'a [Completion],
+    pairs: &'a [Pair],
+    more: &'a [Map<String, Value>],
+}
+
+impl Made<'_> {
+    fn write(&self, output: &Path, labels: Option<&[Label]>) -> Result<()> {
+        let mut text = String::new();
+        for (at, pair) in self.pairs.iter().enumerate() {
+            let (a, b) = (&self.completions[pair.a], &self.completions[pair.b]);
+            let mut row = match labels {
+                None => row(a, ["a", "b"], [(a, None), (b, None)]),
+                Some(labels) => judged_row(a, b, &labels[at]),
+            };
+            row.extend(self.more[a.prompt].clone());
+            text += &(Value::Object(row).to_string() + "\n");
+        }
+        durable::write_file(output, text.as_bytes())
     }
-    durable::write_file(output, text.as_bytes())
 }
 
 /// The better side as `chosen`; `preference` only where it is not certain.

@@ -6,34 +6,84 @@ use crate::hub;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Instructions that a template may take for one row.
 const FUEL: u64 = 1_000_000;
 
+/// Columns of a prompt's row that its pairs have of their own, or that would change what a conversation means.
+const OWN: [&str; 20] = [
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "chosen",
+    "rejected",
+    "preference",
+    "margin",
+    "a",
+    "b",
+    "a_source",
+    "b_source",
+    "chosen_source",
+    "rejected_source",
+    "votes",
+    "annotators",
+    "tools",
+    "image",
+    "images",
+    "chat_template_kwargs",
+];
+
+/// Prompts, and what else stands in their rows.
+pub struct Prompts {
+    /// The prompts.
+    pub rows: Vec<Located>,
+    /// Further columns of each one's row, which its pairs keep.
+    pub more: Vec<Map<String, Value>>,
+}
+
 /// The prompts of `collect.prompts`, in the file's order, at most `collect.limit`.
 ///
 /// # Errors
 /// A file that cannot be read or has no prompts; a row that lacks a column of the template.
-pub fn read(c: &CollectSection) -> Result<Vec<Located>> {
+pub fn read(c: &CollectSection) -> Result<Prompts> {
     let path = hub::resolve_dataset_file(&c.prompts)?;
     let most = c.limit.unwrap_or(usize::MAX);
-    let rows = match &c.template {
+    let mut prompts = match &c.template {
         Some(template) => filled(&path, template, most)?,
         None => {
             let mut rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut DataReport::default())?;
             rows.truncate(most);
-            rows
+            Prompts { more: objects(&path, &rows)?, rows }
         }
     };
-    if rows.is_empty() {
+    for object in &mut prompts.more {
+        object.retain(|name, _| !OWN.contains(&name.as_str()));
+    }
+    if prompts.rows.is_empty() {
         return Err(Error::file(&path, "holds no rows", "give a file of rows with a prompt"));
     }
-    Ok(rows)
+    Ok(prompts)
+}
+
+/// The rows as they stand in the file, with all their columns.
+fn objects(path: &Path, rows: &[Located]) -> Result<Vec<Map<String, Value>>> {
+    let mut all = source::open(path)?;
+    let mut next = |located: &Located| {
+        while let Some(raw) = all.next().transpose()? {
+            if raw.id.number == located.id.number {
+                return raw.object.map_err(|bad| bad.error(&raw.id));
+            }
+        }
+        Err(located.id.error("changed while it was read", "run the command again"))
+    };
+    rows.iter().map(&mut next).collect()
 }
 
 /// The template, filled with each row's columns.
-fn filled(path: &Path, template: &str, most: usize) -> Result<Vec<Located>> {
+fn filled(path: &Path, template: &str, most: usize) -> Result<Prompts> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
@@ -42,7 +92,7 @@ fn filled(path: &Path, template: &str, most: usize) -> Result<Vec<Located>> {
     let template = environment.template_from_str(template).map_err(|error| {
         Error::usage(format!("collect.template: {error}"), "write columns as {{ name }}, see the example in configs/")
     })?;
-    let mut rows = Vec::new();
+    let mut prompts = Prompts { rows: Vec::new(), more: Vec::new() };
     for raw in source::open(path)?.take(most) {
         let raw = raw?;
         let object = raw.object.map_err(|bad| bad.error(&raw.id))?;
@@ -54,7 +104,8 @@ fn filled(path: &Path, template: &str, most: usize) -> Result<Vec<Located>> {
         if text.trim().is_empty() {
             return Err(raw.id.error("collect.template makes an empty prompt of it", "delete the row"));
         }
-        rows.push(Located { row: Row::Prompt(Content::Text(text)), id: raw.id });
+        prompts.rows.push(Located { row: Row::Prompt(Content::Text(text)), id: raw.id });
+        prompts.more.push(object);
     }
-    Ok(rows)
+    Ok(prompts)
 }

@@ -4,6 +4,9 @@ use crate::error::Result;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 
+/// Completions of a prompt by all models: their pairs grow with the square.
+const MOST_COMPLETIONS: usize = 10_000;
+
 /// Who says which completion of a pair is better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
@@ -48,6 +51,8 @@ pub struct CollectSection {
     pub prompts: String,
     /// What makes a prompt of a row's columns (minijinja: `"{{ article }}\n\nTL;DR:"`); none: the column `prompt` is it.
     pub template: Option<String>,
+    /// A chat template for models that have none of their own.
+    pub chat_template: Option<String>,
     /// Only so many prompts, the file's first.
     pub limit: Option<usize>,
     /// The JSONL file that is written; it must not be there.
@@ -92,6 +97,7 @@ impl Default for CollectSection {
             models: Vec::new(),
             prompts: String::new(),
             template: None,
+            chat_template: None,
             limit: None,
             output: String::new(),
             samples: 2,
@@ -144,6 +150,9 @@ impl CollectSection {
         for (key, count) in counts {
             problems.require(count > 0, key, "must be at least 1");
         }
+        let completions = self.samples.saturating_mul(self.models.len().max(1));
+        let message = format!("{completions} completions of a prompt; at most {MOST_COMPLETIONS} by all models");
+        problems.require(completions <= MOST_COMPLETIONS, "collect.samples", message);
         if self.between_models {
             let message = "needs two models at least in collect.models";
             problems.require(self.models.len() > 1, "collect.between_models", message);

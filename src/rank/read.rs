@@ -10,7 +10,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-const COLUMNS: [&str; 7] = ["a", "b", "winner", "preference", "weight", "chosen_source", "rejected_source"];
+const COLUMNS: [&str; 8] =
+    ["a", "b", "winner", "preference", "weight", "annotators", "chosen_source", "rejected_source"];
+/// Between a model's name and its fingerprint, where an item has both.
+const PRINT: char = '\0';
 const EXPECTED: &str = "\"a\", \"b\" and \"winner\" (\"a\", \"b\" or \"tie\"), or \"a\", \"b\" and \"preference\" (the \
     probability that a is better; \"weight\" where there is one)";
 
@@ -77,6 +80,7 @@ impl Comparisons {
             return Err(Error::file(named(files), message, "give pairs of different models"));
         }
         all.refuse_overflow(files)?;
+        all.name_items();
         Ok(all)
     }
 
@@ -113,6 +117,21 @@ impl Comparisons {
         self.same
     }
 
+    /// Models by their names, with the beginning of the fingerprint where several have one name.
+    fn name_items(&mut self) {
+        let mut models: HashMap<String, usize> = HashMap::new();
+        for item in &self.items {
+            *models.entry(model_of(item).to_owned()).or_default() += 1;
+        }
+        for item in &mut self.items {
+            let Some((model, print)) = item.split_once(PRINT) else { continue };
+            let alone = models.get(model) == Some(&1);
+            let short: String = print.chars().take(8).collect();
+            *item = if alone { model.to_owned() } else { format!("{model}@{short}") };
+        }
+        self.numbers = (0..).zip(&self.items).map(|(number, item)| (item.clone(), number)).collect();
+    }
+
     fn number(&mut self, item: &str) -> u32 {
         if let Some(number) = self.numbers.get(item) {
             return *number;
@@ -144,6 +163,11 @@ pub(super) fn named(files: &[PathBuf]) -> PathBuf {
     }
 }
 
+/// The name of a model with or without its fingerprint.
+fn model_of(item: &str) -> &str {
+    item.split_once(PRINT).map_or(item, |(model, _)| model)
+}
+
 /// What one row says; of a judged pair whose answers are one model's, `a` and `b` are the same.
 struct Judgment<'a> {
     a: Cow<'a, str>,
@@ -157,7 +181,9 @@ fn judgment(row: &Map<String, Value>) -> Result<Judgment<'_>, BadRow> {
     if let (Some(chosen), Some(rejected)) = (column("chosen_source"), column("rejected_source")) {
         let (a, b) = (source_model("chosen_source", chosen)?, source_model("rejected_source", rejected)?);
         let preference = column("preference").map_or(Ok(1.0), of_preference)?;
-        return Ok(Judgment { a, b, preference, weight: column("weight").map_or(Ok(1.0), of_weight)? });
+        // An exported pair's preference is the mean of so many people's.
+        let weight = column("weight").or(column("annotators")).map_or(Ok(1.0), of_weight)?;
+        return Ok(Judgment { a, b, preference, weight });
     }
     let (Some(a), Some(b)) = (column("a"), column("b")) else { return Err(missing(row)) };
     let (a, b) = (item("a", a)?, item("b", b)?);
@@ -184,6 +210,9 @@ fn item<'a>(column: &str, value: &'a Value) -> Result<Cow<'a, str>, BadRow> {
         Value::String(name) if name.is_empty() => {
             Err(BadRow::new("no name", format!("{column:?} is empty"), "name the item or delete the row"))
         }
+        Value::String(name) if name.contains(PRINT) => {
+            Err(BadRow::new("bad name", format!("{column:?} holds a NUL character"), "name the item otherwise"))
+        }
         Value::String(name) => Ok(Cow::Borrowed(name)),
         Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Cow::Owned(number.to_string())),
         other => Err(wrong_type(column, "an item's name (a string)", other)),
@@ -193,7 +222,11 @@ fn item<'a>(column: &str, value: &'a Value) -> Result<Cow<'a, str>, BadRow> {
 /// The model that an answer of a judged pair came from.
 fn source_model<'a>(column: &str, source: &'a Value) -> Result<Cow<'a, str>, BadRow> {
     match source.get("model") {
-        Some(model) => item(column, model),
+        Some(model) => {
+            let model = item(column, model)?;
+            let print = source.get("fingerprint").and_then(Value::as_str);
+            Ok(print.map_or(model.clone(), |print| Cow::Owned(format!("{model}{PRINT}{print}"))))
+        }
         None => Err(BadRow::new(
             "no model",
             format!("{column:?} names no \"model\""),

@@ -157,10 +157,17 @@ fn notes(ranking: &Ranking, scale: Scale) -> Vec<String> {
         (None, Some(_)) => "intervals: normal, from the Hessian of the posterior density".to_owned(),
         (None, None) => "intervals: normal, from the Hessian of the log-likelihood".to_owned(),
     });
+    let fractions = ranking.items.iter().any(|item| item.tally.wins.fract() != 0.0);
+    let halves = ranking.model.ties == Ties::BradleyTerry && ranking.ties > 0.0;
+    if ranking.intervals.bootstrap.is_none() && (fractions || halves) {
+        notes.push(
+            "ties and fractions vary less than wins and losses: intervals are too wide for them, see --bootstrap"
+                .into(),
+        );
+    }
     if ranking.same > 0 {
         notes.push(format!("left out: {} of one model with itself", counted(ranking.same, "pair")));
     }
-    let fractions = ranking.items.iter().any(|item| item.tally.wins.fract() != 0.0);
     if fractions {
         notes.push("wins and losses: weights times preferences; ties: preferences of exactly 0.5".to_owned());
     }

@@ -3,7 +3,7 @@
 use crate::support::sandbox::Sandbox;
 use collimate::rank::model::Ties;
 use collimate::rank::read::Comparisons;
-use serde_json::Value;
+use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 const GOOD: &str = "{\"a\":\"x\",\"b\":\"y\",\"winner\":\"a\"}\n{\"a\":\"y\",\"b\":\"x\",\"winner\":\"a\"}\n\
@@ -231,6 +231,33 @@ fn judged_pairs_rank_the_models_that_wrote_them() {
     assert_eq!(own, "rows.jsonl: its pairs (1) are all of one model with itself; give pairs of different models");
     let nameless = bad("{\"chosen_source\":{},\"rejected_source\":{\"model\":\"x\"}}", Ties::BradleyTerry);
     assert!(nameless.starts_with("rows.jsonl:1: \"chosen_source\" names no \"model\"; add it"), "{nameless}");
+}
+
+#[test]
+fn exported_pairs_count_by_people_and_models_of_one_name_are_told_apart() {
+    let sandbox = Sandbox::new();
+    let source = |model: &str, print: &str| json!({ "model": model, "fingerprint": print });
+    let row = |chosen: Value, rejected: Value, people: u64| {
+        json!({ "chosen_source": chosen, "rejected_source": rejected, "preference": 1.0, "annotators": people })
+            .to_string()
+            + "\n"
+    };
+    let (old, new, other) = (source("m", "aaaaaaaa11"), source("m", "bbbbbbbb22"), source("n", "cc"));
+    let rows = [
+        row(old.clone(), other.clone(), 9),
+        row(other.clone(), old.clone(), 1),
+        row(new.clone(), old.clone(), 3),
+        row(old, new, 1),
+    ];
+    sandbox.write("rows.jsonl", rows.concat());
+    let ran = sandbox.run(&["rank", "rows.jsonl", "--json"]).ok().stdout;
+    let found: Value = serde_json::from_str(&ran).unwrap();
+    let rating = |item: &str| {
+        let items = found["items"].as_array().unwrap();
+        items.iter().find(|found| found["item"] == item).unwrap()["rating"].as_f64().unwrap()
+    };
+    assert!((rating("m@aaaaaaaa") - rating("n") - 9f64.ln()).abs() < 1e-9);
+    assert!((rating("m@bbbbbbbb") - rating("m@aaaaaaaa") - 3f64.ln()).abs() < 1e-9);
 }
 
 /// Many items: no matrix in the table, a picture of bounded height in which not every row is named.

@@ -11,6 +11,7 @@ use crate::rollout::sampling::Sampling;
 use crate::rollout::scorer::RewardScorer;
 use crate::train::progress::Progress;
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// What the judge says of a model: rewards, prompt by prompt, sample by sample.
 struct Player {
@@ -25,9 +26,15 @@ struct Player {
 pub(super) fn run(args: &EvaluateArgs, options: &LoadOptions) -> Result<Figures> {
     check_output(args.comparisons.as_deref())?;
     let names: Vec<&String> = std::iter::once(&args.model.model).chain(&args.against).collect();
-    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        let message = format!("{} would be compared with itself", twice.1);
-        return Err(Error::usage(message, "name each model once"));
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for name in &names {
+        let dir = hub::resolve_model(name)?;
+        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        if dirs.contains(&dir) {
+            let message = format!("{name} would be compared with itself");
+            return Err(Error::usage(message, "name each model once"));
+        }
+        dirs.push(dir);
     }
     let path = hub::resolve_dataset_file(&args.data)?;
     let rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut DataReport::default())?;

@@ -47,6 +47,10 @@ pub struct ScoreArgs {
 pub fn run(args: &ScoreArgs) -> Result<()> {
     check_output(args.output.as_deref())?;
     check_output(args.html.as_deref())?;
+    let whole = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
+    if args.html.is_some() && whole(&args.html) == whole(&args.output) {
+        return Err(Error::usage("--html and --output name one file", "name two"));
+    }
     let options = args.model.load_options()?;
     let path = hub::resolve_dataset_file(&args.data)?;
     let rows = read_rows(&path, Wanted::Lm, OnBadRow::Error, &mut DataReport::default())?;

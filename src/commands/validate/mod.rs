@@ -74,6 +74,12 @@ fn stage(args: &ValidateArgs) -> Result<StageName> {
         return Ok(stage);
     }
     let sections = config::sections(&args.config, &args.overrides)?;
+    for section in ["collect", "experiment"] {
+        if sections.iter().any(|found| found == section) {
+            let message = format!("is for `collimate {section}`, and no stage's configuration");
+            return Err(Error::file(&args.config, message, "run that command, which checks it before any work"));
+        }
+    }
     let named = [
         ("dagger", StageName::Dagger),
         ("reward", StageName::Reward),
