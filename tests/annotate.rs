@@ -3,6 +3,7 @@ mod browser;
 mod chain;
 mod client;
 mod export;
+mod files;
 mod log;
 mod page;
 mod plan;

@@ -3,7 +3,9 @@
 //!
 //! Of a pair, each annotator's judgements make one number, the mean over the times that they saw it: 1 where side a is
 //! better, 0 where b is, 0.5 for a tie; both bad is 0.5 too, or no judgement (`--both-bad leave-out`). The mean over
-//! the annotators is the preference. Skips are no judgement; a pair without any is left out.
+//! the annotators is the preference. Skips are no judgement; a pair without any is left out. For `rank` each judgement
+//! has a row of its own, with weights that have the same mean.
+use super::files;
 use super::pairs::{Pair, Pairs};
 use super::votes::{Book, Choice};
 use crate::error::{Error, Result};
@@ -21,15 +23,27 @@ pub enum BothBad {
     LeaveOut,
 }
 
-/// What was said of one pair.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
+/// What was said of one pair: for each annotator, by name, the values of their votes, 1 where side a is better. Nobody's
+/// list is empty.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Judgement(pub Vec<Vec<f64>>);
+
+impl Judgement {
     /// Probability that side a is better.
-    pub a_better: f64,
+    pub fn a_better(&self) -> f64 {
+        let mean = |own: &Vec<f64>| own.iter().sum::<f64>() / own.len() as f64;
+        self.0.iter().map(mean).sum::<f64>() / self.annotators() as f64
+    }
+
     /// How many people said something.
-    pub annotators: usize,
+    pub fn annotators(&self) -> usize {
+        self.0.len()
+    }
+
     /// How many votes that was.
-    pub votes: usize,
+    pub fn votes(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
 }
 
 /// What was said of each pair, by what votes call it.
@@ -47,15 +61,8 @@ pub fn judgements(book: &Book, both_bad: BothBad) -> BTreeMap<usize, Judgement> 
             };
             own.entry(vote.pair).or_default().push(value);
         }
-        for (pair, values) in own {
-            let judged = judgements.entry(pair).or_insert(Judgement { a_better: 0.0, annotators: 0, votes: 0 });
-            // A sum until all annotators are in.
-            judged.a_better += values.iter().sum::<f64>() / values.len() as f64;
-            judged.annotators += 1;
-            judged.votes += values.len();
-        }
+        own.into_iter().for_each(|(pair, values)| judgements.entry(pair).or_default().0.push(values));
     }
-    judgements.values_mut().for_each(|judged| judged.a_better /= judged.annotators as f64);
     judgements
 }
 
@@ -65,7 +72,8 @@ pub fn preferences(pairs: &Pairs, judgements: &BTreeMap<usize, Judgement>) -> Ve
     let mut margins = 0;
     let mut row_of = |pair: &Pair| {
         let judged = judgements.get(&pair.number)?;
-        let kept = judged.a_better >= 0.5;
+        let a_better = judged.a_better();
+        let kept = a_better >= 0.5;
         let [a, b] = pair.columns();
         let (chosen, rejected) = if kept { (a, b) } else { (b, a) };
         let source = |side: &str| pair.row.get(&format!("{side}_source")).cloned();
@@ -73,9 +81,9 @@ pub fn preferences(pairs: &Pairs, judgements: &BTreeMap<usize, Judgement>) -> Ve
         row.extend(pair.row.get("prompt").map(|prompt| ("prompt".to_owned(), prompt.clone())));
         row.insert("chosen".into(), pair.row[chosen].clone());
         row.insert("rejected".into(), pair.row[rejected].clone());
-        row.insert("preference".into(), json!(if kept { judged.a_better } else { 1.0 - judged.a_better }));
-        row.insert("votes".into(), json!(judged.votes));
-        row.insert("annotators".into(), json!(judged.annotators));
+        row.insert("preference".into(), json!(if kept { a_better } else { 1.0 - a_better }));
+        row.insert("votes".into(), json!(judged.votes()));
+        row.insert("annotators".into(), json!(judged.annotators()));
         row.extend(source(chosen).map(|source| ("chosen_source".to_owned(), source)));
         row.extend(source(rejected).map(|source| ("rejected_source".to_owned(), source)));
         let used = [a.to_owned(), b.to_owned(), format!("{a}_source"), format!("{b}_source")];
@@ -97,8 +105,8 @@ pub fn preferences(pairs: &Pairs, judgements: &BTreeMap<usize, Judgement>) -> Ve
     rows
 }
 
-/// The rows for `rank`: a comparison of two models a pair, with the number of annotators as its weight, which is the
-/// likelihood of all their judgements.
+/// The rows for `rank`: a comparison of two models a judgement, of weight 1 an annotator and pair. Who judged a pair twice
+/// and differently gives both, each with half the weight. No row holds a mean, which could not be told from a tie.
 ///
 /// # Errors
 /// The pairs do not name the models of their sides, or of each pair both are the same.
@@ -109,12 +117,7 @@ pub fn comparisons(pairs: &Pairs, judgements: &BTreeMap<usize, Judgement>) -> Re
         let Some(judged) = judgements.get(&pair.number) else { continue };
         let [a, b] = pair.columns().map(|side| item(pair, side, &several));
         match (a, b) {
-            (Some(a), Some(b)) if a != b => rows.push(Map::from_iter([
-                ("a".to_owned(), json!(a)),
-                ("b".to_owned(), json!(b)),
-                ("preference".to_owned(), json!(judged.a_better)),
-                ("weight".to_owned(), json!(judged.annotators)),
-            ])),
+            (Some(a), Some(b)) if a != b => rows.extend(judged.0.iter().flat_map(|own| comparisons_of(&a, &b, own))),
             (Some(_), Some(_)) => same += 1,
             _ => unnamed += 1,
         }
@@ -134,6 +137,18 @@ pub fn comparisons(pairs: &Pairs, judgements: &BTreeMap<usize, Judgement>) -> Re
         }
     }
     Ok(rows)
+}
+
+/// One person's judgements of a pair; equal ones are one.
+fn comparisons_of(a: &str, b: &str, own: &[f64]) -> Vec<Map<String, Value>> {
+    let row = |preference: f64, weight: Value| {
+        let row = json!({ "a": a, "b": b, "preference": preference, "weight": weight });
+        row.as_object().cloned().expect("an object")
+    };
+    if own.iter().all(|value| *value == own[0]) {
+        return vec![row(own[0], json!(1))];
+    }
+    own.iter().map(|&value| row(value, json!(1.0 / own.len() as f64))).collect()
 }
 
 /// What `rank` calls a side: its model, and the beginning of its fingerprint where several models have that name.
@@ -165,7 +180,7 @@ fn names_of_several(pairs: &Pairs) -> BTreeSet<String> {
 /// # Errors
 /// The file system.
 pub fn write(path: &Path, rows: &[Map<String, Value>]) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = files::parent(path);
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".collimate-").suffix(".tmp").tempfile_in(dir)?;
         for row in rows {

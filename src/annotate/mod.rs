@@ -9,6 +9,7 @@
 //! Imports data, locks, seeds and errors; no model, no tensor.
 pub mod desk;
 pub mod export;
+mod files;
 pub mod gate;
 pub mod log;
 pub mod pairs;
@@ -77,7 +78,7 @@ pub struct AnnotateArgs {
     /// Write rows {prompt, chosen, rejected, preference, votes, annotators} for reward and dpo, and end
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
-    /// Write rows {a, b, preference, weight} about the models of the sides for rank, and end
+    /// Write a row {a, b, preference, weight} a judgement about the models of the sides for rank, and end
     #[arg(long, value_name = "FILE")]
     comparisons: Option<PathBuf>,
     /// What "both bad" counts as in what is written [default: tie]
@@ -93,17 +94,10 @@ const EXPORTS: [&str; 2] = ["export", "comparisons"];
 /// Files that cannot be used, an address that cannot be had; the signal that ended the server.
 pub fn run(args: &AnnotateArgs) -> Result<()> {
     let votes = args.votes.clone().unwrap_or_else(|| default_votes(&args.pairs));
-    let outputs = [&args.export, &args.comparisons].into_iter().flatten();
-    let mut files = vec![&args.pairs, &votes];
-    for output in outputs {
-        if files.contains(&output) {
-            return Err(Error::file(output, "is named twice", "give pairs, votes and outputs files of their own"));
-        }
-        files.push(output);
-    }
-    if votes == args.pairs {
-        return Err(Error::file(&votes, "cannot be pairs and votes at once", "name another log with --votes"));
-    }
+    let outputs = [(&args.export, "export"), (&args.comparisons, "comparisons")];
+    let outputs: Vec<(&Path, &str)> =
+        outputs.iter().filter_map(|(path, what)| path.as_deref().map(|path| (path, *what))).collect();
+    files::check(&[(&args.pairs, "pairs"), (&votes, "votes")], &outputs)?;
     let pairs = Pairs::read(&args.pairs, args.skip_bad_rows)?;
     if args.export.is_some() || args.comparisons.is_some() {
         return write(args, &pairs, &votes);
