@@ -19,6 +19,7 @@ pub mod collect;
 pub mod commands;
 pub mod config;
 pub mod data;
+pub mod durable;
 pub mod error;
 pub mod experiment;
 pub mod ffi;

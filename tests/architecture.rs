@@ -8,6 +8,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("seed", &[]),
     ("part", &[]),
+    // Files that appear whole: for everybody who writes.
+    ("durable", &[]),
     // Pictures, for whoever draws: it knows shapes and axes, and nothing of what they show.
     ("chart", &[]),
     // Who works on a run directory or a log of votes: one mechanism for `train` and `annotate`.
@@ -21,15 +23,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["config", "tokenizer", "hub"]),
     ("model", &["config", "hub", "ffi", "tensors"]),
     ("rollout", &["model", "loss", "data", "tokenizer"]),
-    ("train", &["config", "lock", "loss", "ffi", "tensors"]),
-    ("stages", &["config", "data", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"]),
-    ("commands", &["config", "data", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"]),
+    ("train", &["config", "durable", "lock", "loss", "ffi", "tensors"]),
+    (
+        "stages",
+        &["config", "data", "durable", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"],
+    ),
+    (
+        "commands",
+        &["config", "data", "durable", "ffi", "hub", "loss", "model", "rollout", "tensors", "tokenizer", "train"],
+    ),
     (
         "experiment",
         &[
             "chart",
             "config",
             "data",
+            "durable",
             "ffi",
             "hub",
             "loss",
@@ -43,9 +52,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Runs stages, as `experiment` does, where `commands` know none; takes the type of --dtype from these.
     ("bench", &["commands", "config", "data", "hub", "model", "rollout", "stages", "tokenizer", "train"]),
-    ("collect", &["config", "data", "hub", "loss", "model", "rollout", "tokenizer", "train"]),
+    ("collect", &["config", "data", "durable", "hub", "loss", "model", "rollout", "tokenizer", "train"]),
     ("rank", &["chart", "config", "data", "loss"]),
-    ("annotate", &["config", "data", "lock"]),
+    ("annotate", &["config", "data", "durable", "lock"]),
     // The command line: what it runs, and the progress bars and signals that it switches on.
     ("main", &["config", "stages", "experiment", "bench", "commands", "collect", "annotate", "rank", "train"]),
     ("lib", &[]),

@@ -5,14 +5,11 @@
 //! better, 0 where b is, 0.5 for a tie; both bad is 0.5 too, or no judgement (`--both-bad leave-out`). The mean over
 //! the annotators is the preference. Skips are no judgement; a pair without any is left out. For `rank` each judgement
 //! has a row of its own, with weights that have the same mean.
-use super::files;
 use super::pairs::{Pair, Pairs};
 use super::votes::{Book, Choice};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::path::Path;
 
 /// What both bad means for training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -173,23 +170,4 @@ fn names_of_several(pairs: &Pairs) -> BTreeSet<String> {
         }
     }
     found.into_iter().filter(|(_, prints)| prints.len() > 1).map(|(name, _)| name.to_owned()).collect()
-}
-
-/// Writes rows as JSON lines, whole or not at all.
-///
-/// # Errors
-/// The file system.
-pub fn write(path: &Path, rows: &[Map<String, Value>]) -> Result<()> {
-    let dir = files::parent(path);
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".collimate-").suffix(".tmp").tempfile_in(dir)?;
-        for row in rows {
-            serde_json::to_writer(&mut file, row)?;
-            file.write_all(b"\n")?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(Error::io(path, "write"))
 }

@@ -1,5 +1,6 @@
 //! Which of the files of a command are one, by what they are and not by how they are written, and which must be new.
-//! Imports nothing of ours but errors.
+//! Imports `durable` of ours.
+use crate::durable;
 use crate::error::{Error, Result};
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -18,16 +19,7 @@ pub fn check(inputs: &[(&Path, &str)], outputs: &[(&Path, &str)]) -> Result<()> 
             return Err(Error::file(path, message, "give pairs, votes and outputs files of their own"));
         }
     }
-    outputs.iter().try_for_each(|(path, _)| check_new(path))
-}
-
-/// Refuses to write over what exists, a link that leads nowhere included, or into a missing directory.
-fn check_new(path: &Path) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        return Err(Error::file(path, "exists already", "name another output or remove it"));
-    }
-    let parent = parent(path);
-    if parent.is_dir() { Ok(()) } else { Err(Error::file(parent, "no such directory", "make it first")) }
+    outputs.iter().try_for_each(|(path, _)| durable::check_new(path))
 }
 
 /// Whether two paths lead to one file: by device and inode, or where there is none yet, by directory and name.

@@ -19,6 +19,7 @@ pub mod stats;
 mod view;
 pub mod votes;
 
+use crate::durable;
 use crate::error::{Error, Result};
 use clap::Args;
 use desk::Desk;
@@ -135,12 +136,12 @@ fn write(args: &AnnotateArgs, pairs: &Pairs, votes: &Path) -> Result<()> {
     if let Some(path) = &args.export {
         let rows = export::preferences(pairs, &judged);
         let ties = rows.iter().filter(|row| row["preference"] == 0.5).count();
-        export::write(path, &rows)?;
+        durable::write_rows(path, &rows)?;
         tracing::info!("{}: {} of {} pairs, {ties} of them ties", path.display(), rows.len(), pairs.list.len());
     }
     if let Some(path) = &args.comparisons {
         let rows = export::comparisons(pairs, &judged)?;
-        export::write(path, &rows)?;
+        durable::write_rows(path, &rows)?;
         tracing::info!("{}: {} comparisons", path.display(), rows.len());
     }
     Ok(())

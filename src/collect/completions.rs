@@ -1,17 +1,17 @@
 //! Completions of every prompt by every model, one model in memory at a time. Owns where a completion came from.
 use crate::config::collect::CollectSection;
 use crate::data::{Content, Located, Prompt, Row};
+use crate::durable::hex;
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::assess::{columns, encode_for, sample};
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
-use crate::train::durable::hex;
 use crate::train::progress::Progress;
 use crate::{hub, rollout, seed};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An answer to a prompt.
 #[derive(Debug, Clone)]
@@ -42,16 +42,11 @@ pub struct Completion {
 /// # Errors
 /// A model that cannot be opened or is named twice; a prompt that it cannot read.
 pub fn sample_all(c: &CollectSection, rows: &[Located], options: &LoadOptions) -> Result<Vec<Completion>> {
-    let mut dirs: Vec<PathBuf> = Vec::new();
-    for name in &c.models {
-        let dir = hub::resolve_model(name)?;
-        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
-        if dirs.contains(&dir) {
-            let message = format!("collect.models names {name} twice");
-            return Err(Error::usage(message, "raise collect.samples for more completions of one model"));
-        }
-        dirs.push(dir);
-    }
+    let names: Vec<&str> = c.models.iter().map(String::as_str).collect();
+    let dirs = hub::resolve_different(&names)?.map_err(|twice| {
+        let message = format!("collect.models names {twice} twice");
+        Error::usage(message, "raise collect.samples for more completions of one model")
+    })?;
     let mut all = Vec::new();
     for (number, dir) in dirs.iter().enumerate() {
         all.extend(sample_one(c, (number, dir), rows, options)?);

@@ -12,9 +12,9 @@ mod pairs;
 mod prompts;
 
 use crate::config::collect::{CollectConfig, CollectSection};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, device};
-use crate::train::durable;
 use completions::Completion;
 use judge::Label;
 use pairs::Pair;
@@ -78,7 +78,7 @@ struct Made<'a> {
 
 impl Made<'_> {
     fn write(&self, output: &Path, labels: Option<&[Label]>) -> Result<()> {
-        let mut text = String::new();
+        let mut rows = Vec::with_capacity(self.pairs.len());
         for (at, pair) in self.pairs.iter().enumerate() {
             let (a, b) = (&self.completions[pair.a], &self.completions[pair.b]);
             let mut row = match labels {
@@ -86,9 +86,9 @@ impl Made<'_> {
                 Some(labels) => judged_row(a, b, &labels[at]),
             };
             row.extend(self.more[a.prompt].clone());
-            text += &(Value::Object(row).to_string() + "\n");
+            rows.push(row);
         }
-        durable::write_file(output, text.as_bytes())
+        durable::write_rows(output, &rows)
     }
 }
 

@@ -56,7 +56,7 @@ pub fn read(c: &CollectSection) -> Result<Prompts> {
         None => {
             let mut rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut DataReport::default())?;
             rows.truncate(most);
-            Prompts { more: objects(&path, &rows)?, rows }
+            Prompts { more: source::whole(&path, &rows)?, rows }
         }
     };
     for object in &mut prompts.more {
@@ -66,20 +66,6 @@ pub fn read(c: &CollectSection) -> Result<Prompts> {
         return Err(Error::file(&path, "holds no rows", "give a file of rows with a prompt"));
     }
     Ok(prompts)
-}
-
-/// The rows as they stand in the file, with all their columns.
-fn objects(path: &Path, rows: &[Located]) -> Result<Vec<Map<String, Value>>> {
-    let mut all = source::open(path)?;
-    let mut next = |located: &Located| {
-        while let Some(raw) = all.next().transpose()? {
-            if raw.id.number == located.id.number {
-                return raw.object.map_err(|bad| bad.error(&raw.id));
-            }
-        }
-        Err(located.id.error("changed while it was read", "run the command again"))
-    };
-    rows.iter().map(&mut next).collect()
 }
 
 /// The template, filled with each row's columns.

@@ -6,11 +6,11 @@ pub mod info;
 pub mod score;
 pub mod validate;
 
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{CausalLm, LoadOptions, device};
 use crate::tokenizer::Tokenizer;
-use crate::train::durable;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use std::io::Write;
@@ -92,13 +92,10 @@ pub fn check_output(path: Option<&Path>) -> Result<()> {
 
 /// Writes JSON rows, one a line, whole or not at all; to standard output without a path.
 pub fn write_rows(path: Option<&Path>, rows: &[Map<String, Value>]) -> Result<()> {
-    let mut text = String::new();
-    for row in rows {
-        text.push_str(&serde_json::to_string(row).expect("JSON values serialise"));
-        text.push('\n');
-    }
     match path {
-        Some(path) => durable::write_file(path, text.as_bytes()),
-        None => std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("standard output", "write")),
+        Some(path) => durable::write_rows(path, rows),
+        None => {
+            std::io::stdout().write_all(durable::lines(rows).as_bytes()).map_err(Error::io("standard output", "write"))
+        }
     }
 }

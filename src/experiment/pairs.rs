@@ -1,13 +1,13 @@
 //! Preference pairs out of a model's own samples, labelled by the gold judge.
 use crate::data::Prompt;
 use crate::data::loader::shuffled;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::assess::{Sample, columns, read_prompts, sample, sample_rewards};
 use crate::rollout::scorer::RewardScorer;
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
-use crate::train::durable;
 use crate::train::progress::Progress;
 use crate::train::signals;
 use crate::{hub, seed};

@@ -2,9 +2,9 @@
 //!
 //! The inputs of a part are its configuration and the contents of every file and model that the configuration names.
 use crate::config::Part;
+use crate::durable::{self, hex};
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
-use crate::train::durable::{self, hex};
 use crate::train::run;
 use crate::{ffi, hub, stages};
 use serde::{Deserialize, Serialize};

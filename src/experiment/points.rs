@@ -1,5 +1,6 @@
 //! A point of the frontier: a model's own samples of held-out prompts, their gold and proxy reward and their exact KL.
 use super::report::Point;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{CausalLm, LoadOptions};
@@ -7,7 +8,6 @@ use crate::rollout::assess::{Sample, mean_and_error, read_prompts, sample, sampl
 use crate::rollout::scorer::RewardScorer;
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
-use crate::train::durable;
 use crate::train::progress::Progress;
 use crate::train::signals;
 use serde::{Deserialize, Serialize};

@@ -7,9 +7,9 @@ use super::report::{Chart, Completion, Fact, Part as ReportPart, Point, Report, 
 use super::report::{frontier_svg, html, png_of_svg, sentences};
 use crate::config::SentimentConfig;
 use crate::config::experiment::run_name;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, device};
-use crate::train::durable;
 use crate::train::metrics::METRICS_FILE;
 use crate::{hub, seed};
 use serde_json::{Map, Value};

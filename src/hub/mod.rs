@@ -19,7 +19,7 @@ mod splits;
 
 pub use dataset::{DatasetSpec, resolve_dataset, resolve_dataset_file, resolve_dataset_with};
 pub use id::Kind;
-pub use model::{resolve_model, resolve_model_with};
+pub use model::{resolve_different, resolve_model, resolve_model_with};
 pub use settings::HubSettings;
 
 use crate::error::{Error, Result};

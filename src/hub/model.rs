@@ -35,6 +35,23 @@ pub fn resolve_model(path_or_id: &str) -> Result<PathBuf> {
     resolve_model_with(&HubSettings::from_env(), path_or_id)
 }
 
+/// [`resolve_model`] of several, or the name of the first that is the model of an earlier one, however it is spelt.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub fn resolve_different<'a>(names: &[&'a str]) -> Result<std::result::Result<Vec<PathBuf>, &'a str>> {
+    let mut dirs = Vec::new();
+    for name in names {
+        let dir = resolve_model(name)?;
+        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        if dirs.contains(&dir) {
+            return Ok(Err(name));
+        }
+        dirs.push(dir);
+    }
+    Ok(Ok(dirs))
+}
+
 /// [`resolve_model`] with settings that do not come from the environment.
 pub fn resolve_model_with(settings: &HubSettings, path_or_id: &str) -> Result<PathBuf> {
     let path = Path::new(path_or_id);

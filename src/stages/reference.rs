@@ -3,12 +3,12 @@
 use super::{Session, pair_length};
 use crate::config::ModelConfig;
 use crate::data::{Data, Pair, pair_batch};
+use crate::durable::hex;
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::forward::sequence_logprobs;
 use crate::tokenizer::Tokenizer;
-use crate::train::durable::hex;
 use crate::train::progress::Progress;
 use crate::train::signals;
 use crate::{hub, tensors};
@@ -134,7 +134,7 @@ impl Reference {
     fn store(&self, path: &Path, values: &[(f64, f64)]) -> Result<()> {
         let chosen = Tensor::from_slice(&values.iter().map(|v| v.0).collect::<Vec<_>>());
         let rejected = Tensor::from_slice(&values.iter().map(|v| v.1).collect::<Vec<_>>());
-        let temporary = crate::train::durable::temporary_name(path);
+        let temporary = crate::durable::temporary_name(path);
         let metadata = HashMap::from([("fingerprint".to_owned(), self.fingerprint.clone())]);
         tensors::write(&temporary, [("chosen", &chosen), ("rejected", &rejected)], None, metadata)?;
         std::fs::rename(&temporary, path).map_err(Error::io(path, "rename into place"))

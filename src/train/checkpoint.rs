@@ -1,8 +1,8 @@
 //! `checkpoint-N/`: a Hugging Face model directory with moments and state, written whole, ordered by step.
-use super::durable;
 use super::objective::Artifact;
 use super::optimizer::AdamW;
 use super::state::TrainerState;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::tensors;
 use std::path::{Path, PathBuf};

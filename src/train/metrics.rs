@@ -133,7 +133,7 @@ impl MetricsLog {
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join(METRICS_FILE);
         let kept = if step == 0 { Vec::new() } else { kept_lines(&path, step)? };
-        super::durable::write_file(&path, lines(&kept).as_bytes())?;
+        crate::durable::write_file(&path, lines(&kept).as_bytes())?;
         let mut events = EventWriter::create(run)?;
         for record in kept.iter().filter_map(|line| parsed(line)) {
             events.record(&record)?;
@@ -141,7 +141,7 @@ impl MetricsLog {
         let samples = run.join(SAMPLES_FILE);
         if samples.exists() {
             let kept = if step == 0 { Vec::new() } else { kept_lines(&samples, step)? };
-            super::durable::write_file(&samples, lines(&kept).as_bytes())?;
+            crate::durable::write_file(&samples, lines(&kept).as_bytes())?;
             let records: Vec<Map<String, Value>> = kept.iter().filter_map(|line| parsed(line)).collect();
             // Records of one step and split were written together and are one text.
             for together in records.chunk_by(|a, b| a["step"] == b["step"] && a["split"] == b["split"]) {

@@ -1,6 +1,5 @@
 //! Training: one loop for every stage. Imports `config`, `loss`, `ffi` and named tensors, never `model`.
 pub mod checkpoint;
-pub mod durable;
 pub mod evaluate;
 pub mod finite;
 pub mod memory;

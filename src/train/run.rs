@@ -1,7 +1,7 @@
 //! A run directory: who may write to it, what it already holds, and its configuration.
-use super::durable;
 use super::state::{STATE_FILE, TrainerState};
 use super::{checkpoint, metrics::METRICS_FILE};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::lock::{self, Lock};
 use std::fs::File;

@@ -11,7 +11,6 @@ use crate::rollout::sampling::Sampling;
 use crate::rollout::scorer::RewardScorer;
 use crate::train::progress::Progress;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 
 /// What the judge says of a model: rewards, prompt by prompt, sample by sample.
 struct Player {
@@ -25,16 +24,10 @@ struct Player {
 /// The same model twice; no judge; models or rows that cannot be used.
 pub(super) fn run(args: &EvaluateArgs, options: &LoadOptions) -> Result<Figures> {
     check_output(args.comparisons.as_deref())?;
-    let names: Vec<&String> = std::iter::once(&args.model.model).chain(&args.against).collect();
-    let mut dirs: Vec<PathBuf> = Vec::new();
-    for name in &names {
-        let dir = hub::resolve_model(name)?;
-        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
-        if dirs.contains(&dir) {
-            let message = format!("{name} would be compared with itself");
-            return Err(Error::usage(message, "name each model once"));
-        }
-        dirs.push(dir);
+    let names: Vec<&str> = std::iter::once(&args.model.model).chain(&args.against).map(String::as_str).collect();
+    if let Err(twice) = hub::resolve_different(&names)? {
+        let message = format!("{twice} would be compared with itself");
+        return Err(Error::usage(message, "name each model once"));
     }
     let path = hub::resolve_dataset_file(&args.data)?;
     let rows = read_rows(&path, Wanted::Prompts, OnBadRow::Error, &mut DataReport::default())?;
@@ -43,7 +36,7 @@ pub(super) fn run(args: &EvaluateArgs, options: &LoadOptions) -> Result<Figures>
     let judge = RewardScorer::open(&hub::resolve_model(judge)?, options, args.model.batch())?;
     let mut players = Vec::new();
     for name in names {
-        players.push(Player { name: name.clone(), rewards: rewards(args, name, &rows, &judge, options)? });
+        players.push(Player { name: name.to_owned(), rewards: rewards(args, name, &rows, &judge, options)? });
     }
     if let Some(path) = &args.comparisons {
         write_rows(Some(path), &comparisons(args, &players))?;

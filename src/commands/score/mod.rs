@@ -4,16 +4,16 @@ mod tokens;
 use super::{ModelArgs, Opened, check_output, open_causal, write_rows};
 use crate::config::OnBadRow;
 use crate::data::{DataReport, EncodeOptions, Located, Sequence, Wanted, encode_lm, lm_batch, read_rows, source};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::HfConfig;
 use crate::rollout::forward::target_logprobs;
 use crate::rollout::scorer::RewardScorer;
-use crate::train::durable;
 use crate::train::progress::Progress;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Log-probs or rewards of rows.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     let options = args.model.load_options()?;
     let path = hub::resolve_dataset_file(&args.data)?;
     let rows = read_rows(&path, Wanted::Lm, OnBadRow::Error, &mut DataReport::default())?;
-    let mut objects = objects(&path, &rows)?;
+    let mut objects = source::whole(&path, &rows)?;
     let dir = hub::resolve_model(&args.model.model)?;
     let mut progress = Progress::new("scoring", rows.len() as u64, 0);
     if HfConfig::from_dir(&dir)?.is_reward() {
@@ -142,18 +142,4 @@ fn logprob_rows(
         progress.set(done as u64, "");
     }
     Ok(())
-}
-
-/// The rows as they stand in the file, with all their columns, in the order of `rows`.
-fn objects(path: &Path, rows: &[Located]) -> Result<Vec<Map<String, Value>>> {
-    let mut all = source::open(path)?;
-    let mut next = |located: &Located| {
-        while let Some(raw) = all.next().transpose()? {
-            if let (true, Ok(object)) = (raw.id.number == located.id.number, raw.object) {
-                return Ok(object);
-            }
-        }
-        Err(located.id.error("changed while it was read", "run the command again"))
-    };
-    rows.iter().map(&mut next).collect()
 }

@@ -9,7 +9,7 @@ mod lines;
 mod packed;
 mod parquet;
 
-use super::rows::{BadRow, RowId, Unit};
+use super::rows::{BadRow, Located, RowId, Unit};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -51,6 +51,23 @@ type Numbered = (usize, Result<Map<String, Value>, BadRow>);
 /// A file that is not there or cannot be read, a format that is not read, damaged metadata.
 pub fn open(path: &Path) -> Result<RawRows> {
     open_columns(path, None)
+}
+
+/// The columns of `rows`, which were read from `path`, as they stand there: all of each one's, in the order of `rows`.
+///
+/// # Errors
+/// A file that changed meanwhile.
+pub fn whole(path: &Path, rows: &[Located]) -> Result<Vec<Map<String, Value>>> {
+    let mut all = open(path)?;
+    let mut next = |located: &Located| {
+        while let Some(raw) = all.next().transpose()? {
+            if let (true, Ok(object)) = (raw.id.number == located.id.number, raw.object) {
+                return Ok(object);
+            }
+        }
+        Err(located.id.error("changed while it was read", "run the command again"))
+    };
+    rows.iter().map(&mut next).collect()
 }
 
 /// As [`open`]; of a Parquet file only the columns in `keep` are read, the others of it are null. None: all.

@@ -2,10 +2,10 @@
 use super::Measured;
 use super::fit::{PowerLaw, power_law};
 use crate::config::{ImitationConfig, Method};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::experiment::parts::Runner;
 use crate::experiment::report::{Chart, Series, chart_svg, escape, page, png_of_svg};
-use crate::train::durable;
 use serde_json::{Value, json};
 use std::path::Path;
 

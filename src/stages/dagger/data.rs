@@ -1,9 +1,9 @@
 //! D, the aggregated data: labelled rollouts of all rounds so far, a file a round in the run directory. Owns the files.
 use crate::data::{RowId, Unit};
+use crate::durable::{self, hex};
 use crate::error::{Error, Result};
 use crate::rollout::expert::Kept;
 use crate::rollout::mixture::{Actor, Rollout};
-use crate::train::durable::{self, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

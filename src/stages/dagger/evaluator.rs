@@ -3,13 +3,14 @@
 use super::source::{Cast, Round, shown};
 use crate::config::Labels;
 use crate::data::Prompt;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::rollout::assess::mean_and_error;
 use crate::rollout::disagreement::{Play, errors, mean_logprob};
 use crate::rollout::mixture::Rollout;
 use crate::seed;
 use crate::stages::source::micro;
-use crate::train::{Evaluation, Evaluator, durable, signals};
+use crate::train::{Evaluation, Evaluator, signals};
 use serde_json::{Map, Value, json};
 use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
 //! Durable writes: a directory appears whole or not at all. Owns temporary names, fsync, rename and manifests.
 //!
 //! Order: files written and fsynced in a temporary directory beside the target, the manifest last, the directory
-//! fsynced, renamed, the parent fsynced.
+//! fsynced, renamed, the parent fsynced. Imports nothing of ours but errors.
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -56,16 +57,31 @@ pub fn write_into(target: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<
     sync_dir(target)
 }
 
-/// Refuses to write over an existing file or into a missing directory, before any work is done.
+/// Refuses to write over what exists, a link that leads nowhere included, or into a missing directory, before any work is
+/// done.
 ///
 /// # Errors
 /// [`Error::File`] naming the path and the remedy.
 pub fn check_new(path: &Path) -> Result<()> {
-    if path.exists() {
+    if path.symlink_metadata().is_ok() {
         return Err(Error::file(path, "exists already", "name another output or remove it"));
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if parent.is_dir() { Ok(()) } else { Err(Error::file(parent, "no such directory", "make it first")) }
+}
+
+/// Writes JSON rows, one a line, whole or not at all.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_rows(path: &Path, rows: &[Map<String, Value>]) -> Result<()> {
+    write_file(path, lines(rows).as_bytes())
+}
+
+/// JSON rows, one a line.
+pub fn lines(rows: &[Map<String, Value>]) -> String {
+    let line = |row| serde_json::to_string(row).expect("JSON values serialise") + "\n";
+    rows.iter().map(line).collect()
 }
 
 /// Writes a small file whole: temporary name, fsync, rename, parent fsynced.
