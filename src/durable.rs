@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The manifest's name; a directory is whole when every sum in it agrees.
@@ -66,8 +67,33 @@ pub fn check_new(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(Error::file(path, "exists already", "name another output or remove it"));
     }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(path);
     if parent.is_dir() { Ok(()) } else { Err(Error::file(parent, "no such directory", "make it first")) }
+}
+
+/// Whether two paths lead to one file: by device and inode, or where there is none yet, by directory and name.
+pub fn is_one(one: &Path, other: &Path) -> bool {
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => identity(&one) == identity(&other),
+        (Err(_), Err(_)) => place(one) == place(other),
+        _ => false,
+    }
+}
+
+/// Where a file that is not there would be.
+fn place(path: &Path) -> PathBuf {
+    let dir = parent(path);
+    dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).join(path.file_name().unwrap_or_default())
+}
+
+/// The directory of a path.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What tells a file from all others: device and inode.
+pub fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// Writes JSON rows, one a line, whole or not at all.

@@ -65,7 +65,12 @@ fn unjudged_pairs_say_where_each_side_came_from_and_do_not_depend_on_the_batch()
     assert_ne!(collect(&sandbox, &["collect.seed=1"]), pairs);
     let some = collect(&sandbox, &["collect.pairs=1", "collect.limit=7"]);
     assert_eq!(some.len(), 7);
-    assert!(some.iter().all(|pair| pairs.contains(pair) || pairs.iter().any(|other| other["a"] == pair["b"])));
+    let sides = |pair: &Map<String, Value>| {
+        let mut sides = [pair["a"].to_string(), pair["b"].to_string()];
+        sides.sort();
+        (pair["prompt"].to_string(), sides)
+    };
+    assert!(some.iter().all(|pair| pairs.iter().any(|other| sides(other) == sides(pair))));
 }
 
 #[test]
@@ -214,6 +219,7 @@ fn a_judge_that_fails_late_leaves_the_pairs_and_one_that_fails_early_no_work() {
     assert!(!sandbox.path("pairs_out.unjudged.jsonl").exists());
     let late = fails(20);
     assert!(late.contains("rubbish") && late.contains("pairs_out.unjudged.jsonl"), "{late}");
+    assert!(sandbox.run(&["collect", "collect.toml"]).refused(2).contains("pairs_out.unjudged.jsonl: exists already"));
     let kept = json_lines(&sandbox.path("pairs_out.unjudged.jsonl"));
     assert!(kept.len() > 20 && kept.iter().all(|pair| pair.contains_key("a") && pair.contains_key("a_source")));
 }

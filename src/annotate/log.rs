@@ -6,6 +6,7 @@
 use super::files;
 use super::pairs::Pairs;
 use super::votes::{Begin, Book, Record};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::lock::{self, Lock};
 use std::fs::{File, OpenOptions};
@@ -261,6 +262,6 @@ fn beside(path: &Path, ending: &str, hidden: bool) -> PathBuf {
 }
 
 fn sync_parent(path: &Path) -> Result<()> {
-    let dir = files::parent(path);
+    let dir = durable::parent(path);
     File::open(dir).and_then(|file| file.sync_all()).map_err(Error::io(dir, "fsync"))
 }

@@ -5,7 +5,7 @@ use crate::durable::hex;
 use crate::error::{Error, Result};
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, LoadOptions};
-use crate::rollout::assess::{columns, encode_for, sample};
+use crate::rollout::assess::{answered, encode_for, sample};
 use crate::rollout::{GenerateOptions, Sampling};
 use crate::tokenizer::Tokenizer;
 use crate::train::progress::Progress;
@@ -22,9 +22,7 @@ pub struct Completion {
     pub model: usize,
     /// The answer.
     pub text: String,
-    /// Prompt and answer as columns of a row: `prompt`, `completion`.
-    pub columns: Map<String, Value>,
-    /// Prompt and answer for a judge.
+    /// Prompt and answer, as a judge reads them and as they are written.
     pub row: Located,
     /// Tokens of the answer, its end included.
     pub tokens: usize,
@@ -32,6 +30,16 @@ pub struct Completion {
     pub finished: bool,
     /// Where it came from: model, fingerprint, seed and the seed of its model's draws, sampling, sample, row of the prompt.
     pub source: Map<String, Value>,
+}
+
+impl Completion {
+    /// The prompt and the answer as columns.
+    pub fn contents(&self) -> (&Content, &Content) {
+        match &self.row.row {
+            Row::PromptCompletion { prompt, completion } => (prompt, completion),
+            _ => unreachable!("an answered prompt is a prompt with a completion"),
+        }
+    }
 }
 
 /// `collect.samples` completions of every prompt by every model, ordered by model, prompt, sample.
@@ -89,8 +97,7 @@ fn sample_one(
         Completion {
             prompt: drawn.prompt,
             model: number,
-            columns: columns(&prompts[drawn.prompt], &drawn.text),
-            row: rollout::assess::answered(&prompts[drawn.prompt], &drawn.text),
+            row: answered(&prompts[drawn.prompt], &drawn.text),
             tokens: drawn.tokens.len(),
             finished: tokenizer.eos().is_some() && drawn.tokens.last().copied() == tokenizer.eos(),
             source: source.as_object().cloned().unwrap_or_default(),

@@ -4,6 +4,7 @@ use super::pairs::Pair;
 use crate::config::collect::{CollectSection, Judge, JudgeLabels};
 use crate::data::{Located, Prompt, Row};
 use crate::error::Result;
+use crate::loss::bradley_terry::probability;
 use crate::model::LoadOptions;
 use crate::rollout::assess::answered;
 use crate::rollout::command::CommandScorer;
@@ -99,9 +100,4 @@ fn label(c: &CollectSection, at: usize, rewards: [f64; 2]) -> Label {
         JudgeLabels::Mu => (a_is_higher, Some(if a_is_higher { p } else { 1.0 - p })),
     };
     Label { a_wins, preference, rewards }
-}
-
-/// The Bradley-Terry probability that the first wins, by the difference of the rewards.
-fn probability(difference: f64) -> f64 {
-    1.0 / (1.0 + (-difference).exp())
 }

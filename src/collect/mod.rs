@@ -29,7 +29,11 @@ use std::path::Path;
 pub fn run(config: &CollectConfig) -> Result<()> {
     let c = &config.collect;
     let output = Path::new(&c.output);
+    let kept = output.with_extension("unjudged.jsonl");
     durable::check_new(output)?;
+    if !c.judge.is_none() {
+        durable::check_new(&kept)?;
+    }
     let options = load_options(c)?;
     let Prompts { rows, more } = prompts::read(c)?;
     // Before hours of sampling: a judge that does not answer is seen at once.
@@ -44,7 +48,6 @@ pub fn run(config: &CollectConfig) -> Result<()> {
     let labels = match judge.as_mut().map(|judge| judge.label(c, &completions, &pairs)).transpose() {
         Ok(labels) => labels,
         Err(error) => {
-            let kept = output.with_extension("unjudged.jsonl");
             made.write(&kept, None)?;
             tracing::warn!("the judge failed; the pairs are kept unjudged in {}", kept.display());
             return Err(error);
@@ -56,13 +59,9 @@ pub fn run(config: &CollectConfig) -> Result<()> {
 }
 
 fn load_options(c: &CollectSection) -> Result<LoadOptions> {
-    let compute = match c.dtype {
-        crate::config::Dtype::Float32 => tch::Kind::Float,
-        crate::config::Dtype::Bfloat16 => tch::Kind::BFloat16,
-    };
     Ok(LoadOptions {
         device: device::resolve(&c.device)?,
-        compute,
+        compute: device::kind_of(c.dtype),
         trainable: false,
         mapped: true,
         checkpointing: false,
@@ -106,9 +105,9 @@ fn judged_row(a: &Completion, b: &Completion, label: &Label) -> Map<String, Valu
 /// A prompt with two answers under `names`, then where each came from.
 fn row(any: &Completion, names: [&str; 2], sides: [(&Completion, Option<f64>); 2]) -> Map<String, Value> {
     let mut row = Map::new();
-    row.insert("prompt".to_owned(), any.columns["prompt"].clone());
+    row.insert("prompt".to_owned(), json!(any.contents().0));
     for (name, (side, _)) in names.iter().zip(sides) {
-        row.insert((*name).to_owned(), side.columns["completion"].clone());
+        row.insert((*name).to_owned(), json!(side.contents().1));
     }
     for (name, (side, reward)) in names.iter().zip(sides) {
         let mut source = side.source.clone();

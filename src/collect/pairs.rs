@@ -4,6 +4,7 @@ use crate::config::collect::CollectSection;
 use crate::data::loader::shuffled;
 use crate::seed;
 use rand::RngExt;
+use serde_json::json;
 use std::collections::HashSet;
 
 /// Two completions of a prompt, by number.
@@ -82,5 +83,5 @@ pub fn make(c: &CollectSection, prompts: usize, completions: &[Completion]) -> (
 /// What makes two pairs the same: prompt and texts, whichever side they stand on.
 fn texts(one: &Completion, other: &Completion) -> (String, String, String) {
     let (low, high) = if one.text < other.text { (one, other) } else { (other, one) };
-    (one.columns["prompt"].to_string(), low.text.clone(), high.text.clone())
+    (json!(one.contents().0).to_string(), low.text.clone(), high.text.clone())
 }

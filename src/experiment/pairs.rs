@@ -3,6 +3,7 @@ use crate::data::Prompt;
 use crate::data::loader::shuffled;
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::loss::bradley_terry::probability;
 use crate::model::{CausalLm, LoadOptions};
 use crate::rollout::assess::{Sample, columns, read_prompts, sample, sample_rewards};
 use crate::rollout::scorer::RewardScorer;
@@ -73,7 +74,7 @@ impl Labeller {
                 let take = |row: &mut Map<String, Value>| row.remove("completion").unwrap_or_default();
                 let (chosen, rejected) = (take(&mut row), take(&mut other));
                 row.extend([("chosen".to_owned(), chosen), ("rejected".to_owned(), rejected)]);
-                if 1.0 / (1.0 + (worse.1 - better.1).exp()) < 0.5 + options.tie {
+                if probability(better.1 - worse.1) < 0.5 + options.tie {
                     row.insert("preference".to_owned(), json!(0.5));
                     ties += 1;
                 }

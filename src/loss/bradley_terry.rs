@@ -29,3 +29,8 @@ pub(super) fn mixed(a: &Tensor, b: &Tensor, mu: &Tensor) -> Result<Tensor> {
     let other = mu.f_neg()?.f_add_scalar(1.0)?;
     Ok(mu.f_mul(a)?.f_add(&other.f_mul(b)?)?)
 }
+
+/// The probability that the first of two wins, by the difference of their rewards: 1 / (1 + e^-difference).
+pub fn probability(difference: f64) -> f64 {
+    1.0 / (1.0 + (-difference).exp())
+}

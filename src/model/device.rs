@@ -1,8 +1,9 @@
-//! `auto`, `cpu`, `cuda`, `cuda:N` -> a device, or the reason why not. Owns that; imports nothing of ours but `error` and
-//! `ffi`.
+//! `auto`, `cpu`, `cuda`, `cuda:N` -> a device, or the reason why not. Owns that, and precision by name; imports
+//! `config`, `error` and `ffi` of ours.
+use crate::config::Dtype;
 use crate::error::{Error, Result};
 use crate::ffi;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind};
 
 /// Whether this binary was linked against libtorch_cuda.
 pub const CUDA_BUILD: bool = matches!(env!("COLLIMATE_CUDA_BUILD").as_bytes(), b"yes");
@@ -46,5 +47,13 @@ pub fn why_no_cuda() -> Option<&'static str> {
         Some("the driver is there but no device is visible; look at CUDA_VISIBLE_DEVICES and nvidia-smi")
     } else {
         Some("no NVIDIA driver was found; install it on the host")
+    }
+}
+
+/// libtorch's kind of a configured precision.
+pub fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::Float32 => Kind::Float,
+        Dtype::Bfloat16 => Kind::BFloat16,
     }
 }

@@ -1,6 +1,7 @@
 //! The two models of a comparison and the priors: their log-likelihoods with derivatives. Owns the formulas; knows
 //! counts of pairs and nothing of items, files or matrices.
 use super::counts::Pair;
+use crate::loss::bradley_terry::probability;
 use clap::ValueEnum;
 use std::str::FromStr;
 
@@ -45,7 +46,7 @@ impl Prior {
     pub(super) fn penalty(self, rating: f64) -> [f64; 3] {
         match self {
             Prior::Pseudo(n) => {
-                let (won, lost) = (sigmoid(rating), sigmoid(-rating));
+                let (won, lost) = (probability(rating), probability(-rating));
                 [0.5 * n * (softplus(rating) + softplus(-rating)), 0.5 * n * (won - lost), n * won * lost]
             }
             Prior::Gaussian(deviation) => {
@@ -99,7 +100,7 @@ pub(super) struct Term {
 /// `-[w log sigma(d) + l log sigma(-d)]`, ties being half a win and half a loss (Bradley and Terry 1952).
 pub(super) fn bradley_terry(pair: &Pair, d: f64) -> Term {
     let (won, lost) = (pair.wins + 0.5 * pair.ties, pair.losses + 0.5 * pair.ties);
-    let (p, q) = (sigmoid(d), sigmoid(-d));
+    let (p, q) = (probability(d), probability(-d));
     Term {
         value: won * softplus(-d) + lost * softplus(d),
         // (won + lost) p - won without the difference of two large numbers.
@@ -133,11 +134,6 @@ pub(super) fn outcomes(d: f64, log_nu: f64) -> (f64, f64, f64, f64) {
     let (win, loss, tie) = ((h - most).exp(), (-h - most).exp(), (log_nu - most).exp());
     let z = win + loss + tie;
     (win / z, loss / z, tie / z, most + z.ln())
-}
-
-/// 1 / (1 + e^-x).
-pub(super) fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// log(1 + e^x), exact to rounding on both sides.

@@ -3,9 +3,10 @@
 use super::counts::{Counts, Grouped, Tally};
 use super::fit::{Covariance, Fit, Model, covariance, fit};
 use super::intervals::{Bootstrap, deviations};
-use super::model::{Ties, outcomes, sigmoid};
+use super::model::{Ties, outcomes};
 use super::read::Comparisons;
 use crate::error::{Error, Result};
+use crate::loss::bradley_terry::probability;
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
 /// A number with its confidence interval.
@@ -128,7 +129,7 @@ impl Ranking {
                 let (win, _, tie, _) = outcomes(d, nu.ln());
                 (win, tie)
             }
-            _ => (sigmoid(d), 0.0),
+            _ => (probability(d), 0.0),
         }
     }
 }
@@ -201,7 +202,7 @@ pub fn goodness(comparisons: &Comparisons, counts: &Counts, model: Model, fit: &
         let seen = [pair.wins, pair.losses, pair.ties];
         let share = match fit.log_nu {
             Some(log_nu) => outcomes(d, log_nu),
-            None => (sigmoid(d), sigmoid(-d), 0.0, 0.0),
+            None => (probability(d), probability(-d), 0.0, 0.0),
         };
         for (seen, share) in seen.into_iter().zip([share.0, share.1, share.2]).filter(|(_, share)| *share > 0.0) {
             let wanted = pair.total() * share;

@@ -1,13 +1,14 @@
 //! Direct preference optimization: reference log-probs once, then the loss on pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order, micro};
-use super::{Parts, Session, Stage, kind_of, memory, pair_length, reference};
+use super::{Parts, Session, Stage, memory, pair_length, reference};
 use crate::config::{DpoConfig, DpoLoss, DpoSection, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::Result;
 use crate::loss::dpo::{self, DpoSettings, Variant};
 use crate::loss::logprobs;
 use crate::model::CausalLm;
+use crate::model::device;
 use crate::rollout::forward::{index, target_logprobs};
 use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
 use reference::Reference;
@@ -134,7 +135,7 @@ impl Stage for DpoConfig {
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,
-            final_kind: kind_of(self.train.save_dtype),
+            final_kind: device::kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after direct preference optimization"),
             facts,
         };

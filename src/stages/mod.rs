@@ -11,7 +11,7 @@ pub mod reward;
 pub mod sft;
 pub mod source;
 
-use crate::config::{Dtype, Init, ModelConfig, StageConfig, TrainConfig};
+use crate::config::{Init, ModelConfig, StageConfig, TrainConfig};
 use crate::data::Pair;
 use crate::data::fingerprint::Encoded;
 use crate::data::set::open_tokenizer;
@@ -110,7 +110,7 @@ impl Session {
         let mut tokenizer = open_tokenizer(model, &config.data, &model_dir)?;
         let options = LoadOptions {
             device,
-            compute: kind_of(model.dtype),
+            compute: device::kind_of(model.dtype),
             trainable: true,
             mapped: false,
             checkpointing: config.train.gradient_checkpointing,
@@ -224,14 +224,6 @@ pub(crate) fn feed_command<'a>(words: impl Iterator<Item = &'a String>, hash: &m
         }
     }
     Ok(())
-}
-
-/// libtorch's kind of a configured precision.
-pub fn kind_of(dtype: Dtype) -> Kind {
-    match dtype {
-        Dtype::Float32 => Kind::Float,
-        Dtype::Bfloat16 => Kind::BFloat16,
-    }
 }
 
 /// Tokens of a pair's longer sequence.

@@ -1,11 +1,12 @@
 //! Reward modelling: Bradley-Terry on preference pairs.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order, micro};
-use super::{Parts, Session, Stage, kind_of, memory, pair_length};
+use super::{Parts, Session, Stage, memory, pair_length};
 use crate::config::{PoolingKind, RewardConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, Pair, PairBatch, Set, pair_batch};
 use crate::error::{Error, Result};
 use crate::loss::bradley_terry;
+use crate::model::device;
 use crate::model::{HfConfig, Pooling, RewardModel};
 use crate::rollout::forward::sequence_rewards;
 use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
@@ -99,7 +100,7 @@ impl Stage for RewardConfig {
         let artifact = ModelArtifact {
             save_model: Box::new(save),
             tokenizer,
-            final_kind: kind_of(self.train.save_dtype),
+            final_kind: device::kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForSequenceClassification", "A Bradley-Terry reward model"),
             facts: session.facts(json!({ "rows": data.fact()? }))?,
         };

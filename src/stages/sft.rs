@@ -1,12 +1,13 @@
 //! Supervised fine-tuning: behavioural cloning of completions or texts.
 use super::card::{self, ModelArtifact};
 use super::source::{RowSource, in_order, micro};
-use super::{Parts, Session, Stage, kind_of, memory};
+use super::{Parts, Session, Stage, memory};
 use crate::config::{SftConfig, TrainConfig};
 use crate::data::{Data, EncodeOptions, LmBatch, Sequence, Set, lm_batch};
 use crate::error::Result;
 use crate::loss::cross_entropy::{CrossEntropy, cross_entropy};
 use crate::model::CausalLm;
+use crate::model::device;
 use crate::rollout::forward::{projection, target_hidden};
 use crate::train::{AdamW, Batch, LossOutput, Metric, Objective, Outcome};
 use serde_json::json;
@@ -97,7 +98,7 @@ impl Stage for SftConfig {
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| model.save_pretrained(dir, kind, &ids)),
             tokenizer,
-            final_kind: kind_of(self.train.save_dtype),
+            final_kind: device::kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after supervised fine-tuning"),
             facts: session.facts(json!({ "rows": data.fact()? }))?,
         };

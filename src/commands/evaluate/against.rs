@@ -5,6 +5,7 @@ use crate::config::OnBadRow;
 use crate::data::{DataReport, Located, Wanted, read_rows};
 use crate::error::{Error, Result};
 use crate::hub;
+use crate::loss::bradley_terry::probability;
 use crate::model::LoadOptions;
 use crate::rollout::assess::{encode_for, mean_and_error, sample, sample_rewards, win};
 use crate::rollout::sampling::Sampling;
@@ -82,7 +83,7 @@ fn comparisons(args: &EvaluateArgs, players: &[Player]) -> Vec<Map<String, Value
             row.insert("a".to_owned(), json!(a.name));
             row.insert("b".to_owned(), json!(b.name));
             if args.soft {
-                row.insert("preference".to_owned(), json!(1.0 / (1.0 + (theirs - ours).exp())));
+                row.insert("preference".to_owned(), json!(probability(ours - theirs)));
             } else {
                 let winner = ["b", "tie", "a"][(2.0 * win(*ours, *theirs)) as usize];
                 row.insert("winner".to_owned(), json!(winner));

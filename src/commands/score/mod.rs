@@ -47,8 +47,9 @@ pub struct ScoreArgs {
 pub fn run(args: &ScoreArgs) -> Result<()> {
     check_output(args.output.as_deref())?;
     check_output(args.html.as_deref())?;
-    let whole = |path: &Option<PathBuf>| path.as_ref().and_then(|path| std::path::absolute(path).ok());
-    if args.html.is_some() && whole(&args.html) == whole(&args.output) {
+    if let (Some(html), Some(output)) = (&args.html, &args.output)
+        && durable::is_one(html, output)
+    {
         return Err(Error::usage("--html and --output name one file", "name two"));
     }
     let options = args.model.load_options()?;

@@ -147,7 +147,7 @@ fn measure(
 ) -> Result<Measured> {
     let horizon = run.horizon;
     let device = device::resolve(&config.experiment.device)?;
-    let compute = stages::kind_of(run.config.model.dtype);
+    let compute = device::kind_of(run.config.model.dtype);
     let options = LoadOptions { device, compute, trainable: false, mapped: false, checkpointing: false };
     let student = CausalLm::from_pretrained(dir, &options)?;
     let rollouts = config.experiment.states.div_ceil(horizon);

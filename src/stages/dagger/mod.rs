@@ -7,12 +7,13 @@ pub mod source;
 
 use super::card::{self, ModelArtifact};
 use super::source::micro;
-use super::{Session, Stage, feed_command, kind_of};
+use super::{Session, Stage, feed_command};
 use crate::config::{DaggerConfig, DaggerSection, Labels};
 use crate::data::{Data, EncodeOptions, Prompt, RowId, Set};
 use crate::durable::hex;
 use crate::error::{Error, Result};
 use crate::hub;
+use crate::model::device;
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, Model};
 use crate::rollout::Sampling;
@@ -84,7 +85,7 @@ impl DaggerConfig {
         let artifact = ModelArtifact {
             save_model: Box::new(|dir, kind, _| student.save_pretrained(dir, kind, &ids)),
             tokenizer,
-            final_kind: kind_of(self.train.save_dtype),
+            final_kind: device::kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after dataset aggregation (DAgger)"),
             facts: session.facts(fact)?,
         };

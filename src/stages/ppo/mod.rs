@@ -4,12 +4,13 @@ pub mod objective;
 pub(crate) mod source;
 
 use super::card::{self, ModelArtifact};
-use super::{Session, Stage, feed_command, kind_of};
+use super::{Session, Stage, feed_command};
 use crate::config::{PpoConfig, PpoSection};
 use crate::data::{Data, EncodeOptions, Prompt};
 use crate::durable::hex;
 use crate::error::{Error, Result};
 use crate::hub;
+use crate::model::device;
 use crate::model::fingerprint::fingerprint;
 use crate::model::{CausalLm, Critic, HfConfig, Model, Pooling, RewardModel};
 use crate::rollout::Scorer;
@@ -61,7 +62,7 @@ impl Stage for PpoConfig {
                 critic.save(dir)
             }),
             tokenizer,
-            final_kind: kind_of(self.train.save_dtype),
+            final_kind: device::kind_of(self.train.save_dtype),
             card: card::text(self, "AutoModelForCausalLM", "A language model after proximal policy optimization"),
             facts,
         };
